@@ -1,0 +1,1 @@
+"""What Bursar's services share: contracts, money, windows, prices, and ports to the engines."""
