@@ -196,7 +196,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     base_url: str = ""
     """Empty: the kind's public address (edge settings may override it)."""
     credential: str = ""
-    """References, comma separated, first that resolves wins: ``env:NAME``, ``file:NAME``; or ``client``: the caller's own."""
+    """References, comma separated, first that resolves wins (``env:NAME``, ``file:NAME``), or ``client``."""
     kind: str = "anthropic"
 
 
