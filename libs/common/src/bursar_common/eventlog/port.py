@@ -47,15 +47,37 @@ class OffsetLost(Exception):
     """The offset asked for is older than what the log keeps (or newer than its end). Fatal to whoever reads on."""
 
 
+class LogIncompatible(Exception):
+    """The log was written by a newer release, or is something else altogether. Fatal: nothing was changed."""
+
+
+class RecordTooLarge(ValueError):
+    """A record above MAX_RECORD_BYTES; nothing of the call was appended."""
+
+
+MAX_RECORD_BYTES = 8 << 20
+"""Key, value and headers of one record, in bytes. Usage events take 2-20 kB; the room is for governance documents and
+bodies. Topics on Kafka are created with the same limit."""
+
+
+def record_bytes(record: NewRecord | LogRecord) -> int:
+    """What a record counts for against the limits in bytes: key, value and headers."""
+    size = len(record.key) + len(record.value)
+    for name, value in record.headers:
+        size += len(name) + len(value)
+    return size
+
+
 class EventLog(Protocol):
     async def start(self) -> None:
-        """Connect. Raises LogUnavailable."""
+        """Connect. Raises LogUnavailable, LogIncompatible."""
         ...
 
     async def append(self, records: Sequence[NewRecord]) -> list[LogPosition]:
         """Append in order; returns once all are durable (fsync, or acks=all), positions in the order given.
 
-        Raises LogUnavailable when durability is not known: the records may or may not be there."""
+        Raises LogUnavailable when durability is not known (the records may or may not be there) and RecordTooLarge.
+        Cancelling the call does not take the records back."""
         ...
 
     async def read(
