@@ -38,18 +38,18 @@ _ALLOWED = (
 
 
 class Window(NamedTuple):
-    """``count`` of ``unit`` (one of ``s m h d w M Q Y``)."""
+    """``number`` of ``unit`` (one of ``s m h d w M Q Y``)."""
 
-    count: int
+    number: int
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.count}{self.unit}"
+        return f"{self.number}{self.unit}"
 
     def words(self) -> str:
         """For a sentence: ``month``, ``90 minutes``."""
         word = _WORDS[self.unit]
-        return word if self.count == 1 else f"{self.count} {word}s"
+        return word if self.number == 1 else f"{self.number} {word}s"
 
 
 @lru_cache(maxsize=1024)
@@ -60,13 +60,13 @@ def parse_window(text: str, calendar_aligned: bool = False) -> Window:
         raise ValueError(f"{_ALLOWED}; given was {text[:32]!r}")
     window = Window(int(match[1]), match[2])
     if window.unit in _SECONDS:
-        length_s = window.count * _SECONDS[window.unit]
+        length_s = window.number * _SECONDS[window.unit]
         fits = SHORTEST_S <= length_s <= LONGEST_S
     else:
-        fits = window.count * _MONTHS[window.unit] <= 12
+        fits = window.number * _MONTHS[window.unit] <= 12
     if not fits:
         raise ValueError(f"{_ALLOWED}; given was {text!r}")
-    if calendar_aligned and window.count != 1:
+    if calendar_aligned and window.number != 1:
         raise ValueError(f"a calendar-aligned window is one of 1m, 1h, 1d, 1w, 1M, 1Q, 1Y; given was {text!r}")
     return window
 
@@ -86,15 +86,15 @@ def bounds(window: Window, calendar_aligned: bool, anchored_at_s: int, timezone:
     """Start and end (Unix s, end exclusive) of the window that ``now_s`` lies in.
 
     Before ``anchored_at_s`` an anchored limit is in its first window. Raises ValueError for an unknown zone."""
-    count, unit = window
+    number, unit = window
     if calendar_aligned:
         return _calendar_bounds(unit, zone(timezone), int(now_s // 1))
     if unit in _SECONDS:
-        length_s = count * _SECONDS[unit]
+        length_s = number * _SECONDS[unit]
         index = max(0, int((now_s - anchored_at_s) // length_s))
         start_s = anchored_at_s + index * length_s
         return start_s, start_s + length_s
-    return _anchored_month_bounds(count * _MONTHS[unit], anchored_at_s, zone(timezone), now_s)
+    return _anchored_month_bounds(number * _MONTHS[unit], anchored_at_s, zone(timezone), now_s)
 
 
 def _anchored_month_bounds(months: int, anchored_at_s: int, tz: tzinfo, now_s: float) -> tuple[int, int]:
