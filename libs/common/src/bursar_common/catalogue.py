@@ -63,8 +63,8 @@ def build_book(provider: Provider) -> PriceBook:
 
     An override of a model the catalogue knows under that name replaces the model's rates, under all its names, from
     ``effective_from_s`` on; any other makes a model of its own, matched by its name and, unless that is dated, its
-    dated forms. An override is a list price; a price negotiated relative to the list is the provider's ``discount_percent``.
-    Raises ValueError naming the rate that is no decimal number of dollars, or a discount outside 0 to 100."""
+    dated forms. An override is a list price; one negotiated relative to the list is the provider's
+    ``discount_percent``. Raises ValueError naming the rate that is no decimal number of dollars, or a discount outside 0 to 100."""
     version, catalogue = catalogue_models(provider.kind)
     listed = list(catalogue)
     own: dict[str, list[PriceOverride]] = {}

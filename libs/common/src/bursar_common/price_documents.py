@@ -1,4 +1,4 @@
-"""What a price book consists of, as it is stored and hashed: models, how their names are matched, their rates by date."""
+"""What a price book consists of, as it is stored and hashed: models, the names they match, their rates by date."""
 
 from __future__ import annotations
 
