@@ -1,0 +1,40 @@
+"""Fixtures of all tests: real engines, started for the test run and killed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import KafkaServer, RedisServer
+from tests.harness.redis_server import KINDS
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """One broker for the whole run; topics stay from test to test. Do not stop or kill it: make a KafkaServer of your
+    own for that."""
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture
+async def fresh_kafka(kafka_server: KafkaServer) -> KafkaServer:
+    """The run's broker without any topic or consumer group."""
+    await kafka_server.wipe()
+    return kafka_server
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.redis7] if kind == "redis7" else []) for kind in KINDS])
+def redis_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own; the test runs once on the embedded Valkey and once on Redis 7."""
+    with RedisServer(tmp_path / "redis", request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own: the embedded Valkey only."""
+    with RedisServer(tmp_path / "redis", "valkey") as server:
+        yield server

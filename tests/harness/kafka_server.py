@@ -1,0 +1,136 @@
+"""A Kafka broker of the test run's own: one KRaft node from plain jars, on free ports, with its data in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from tests.harness.processes import READY_WAIT_S, Process, free_port
+from tests.harness.requirements import require
+
+_JVM = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+_STARTED = "Kafka Server started"
+
+
+class KafkaServer:
+    """``bootstrap`` is what ``BURSAR_KAFKA_BOOTSTRAP`` takes; the same after a restart. No automatic topic creation."""
+
+    def __init__(self, folder: Path) -> None:
+        jars = require("kafka")
+        self.folder = folder
+        self.port, controller_port = free_port(), free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._classpath = f"{jars}/*"
+        self._config = folder / "server.properties"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(folder / "data"),
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "num.io.threads": "2",
+            "num.network.threads": "2",
+            "log.cleaner.dedupe.buffer.size": str(4 << 20),
+            "delete.topic.enable": "true",
+            # A killed broker must be let back in at once, not after its session has timed out.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
+        }
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self.process = Process(
+            [require("java"), *_JVM, "-cp", self._classpath, "kafka.Kafka", self._config],
+            env={"PATH": os.environ.get("PATH", ""), "LANG": "C"},
+            cwd=folder,
+            log_path=folder / "kafka.log",
+        )
+
+    def start(self) -> KafkaServer:
+        """Start (again) on the same data; returns once it serves."""
+        if not (self.folder / "data" / "meta.properties").exists():
+            self._format()
+        self.process.start()
+        deadline = time.monotonic() + READY_WAIT_S
+        while _STARTED not in self.process.output():
+            if not self.process.running or time.monotonic() > deadline:
+                raise AssertionError(f"Kafka did not start:\n{self.process.output()[-4000:]}")
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        """Clean stop. Idempotent."""
+        self.process.stop()
+
+    def kill9(self) -> None:
+        self.process.kill9()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    async def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
+        """A topic with one replica; ``config`` with ``_`` for the dots of Kafka's names. Returns once it serves."""
+        options = {key.replace("_", "."): value for key, value in config.items()}
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            answer = await admin.create_topics(
+                [NewTopic(name, partitions, 1, topic_configs=options)], timeout_ms=30_000
+            )
+            for topic, code, *why in answer.topic_errors:
+                assert code == 0, (topic, code, why)
+            await self._until_topics(admin, lambda names: name in names)
+        finally:
+            await admin.close()
+
+    async def wipe(self) -> None:
+        """Delete all topics and consumer groups, so that a test starts as on a new cluster."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            names = [name for name in await admin.list_topics() if not name.startswith("__consumer")]
+            if names:
+                await admin.delete_topics(names, timeout_ms=30_000)
+                await self._until_topics(admin, lambda left: not set(names) & left)
+            groups = [group[0] for group in await admin.list_consumer_groups()]
+            if groups:
+                await admin.delete_consumer_groups(groups)
+        finally:
+            await admin.close()
+
+    async def _until_topics(self, admin: AIOKafkaAdminClient, condition) -> None:  # type: ignore[no-untyped-def]
+        for _ in range(300):
+            if condition(set(await admin.list_topics())):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("Kafka's topics did not become as asked for")
+
+    def _format(self) -> None:
+        cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=").replace("-", "A")
+        command = ["java", *_JVM, "-cp", self._classpath, "kafka.tools.StorageTool"]
+        subprocess.run(
+            [*command, "format", "-t", cluster_id, "-c", str(self._config)],
+            check=True, capture_output=True, timeout=READY_WAIT_S,
+        )  # fmt: skip
+
+    def __enter__(self) -> KafkaServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
