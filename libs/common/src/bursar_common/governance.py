@@ -167,6 +167,14 @@ def read_document(entity: str, document: Mapping[str, Any]) -> Any:
     return msgspec.convert(document, DOCUMENT_TYPES[entity], strict=False)
 
 
+def effective_timezone(team: Team | None, customer: Customer | None) -> str:
+    """The zone in which the windows of an owner are computed, and of the keys below it: the team's, else the customer's
+    (of a team: the team's own customer), else UTC (empty). For a customer itself pass ``team=None``."""
+    if team is not None and team.timezone:
+        return team.timezone
+    return customer.timezone if customer is not None else ""
+
+
 class Applied(msgspec.Struct, frozen=True):
     """What an accepted event changes: new versions, and the entity's document (None: deleted)."""
 
