@@ -1,6 +1,6 @@
 """Compiles the price catalogue (the ``genai-prices`` package) and a provider's own prices into a price book.
 
-Loading the catalogue takes some 80 MB for a moment; services that only apply a book import
+Loading the catalogue takes some 30 MB; services that only apply a book import
 :mod:`bursar_common.pricing` alone.
 """
 
@@ -64,7 +64,8 @@ def build_book(provider: Provider) -> PriceBook:
     An override of a model the catalogue knows under that name replaces the model's rates, under all its names, from
     ``effective_from_s`` on; any other makes a model of its own, matched by its name and, unless that is dated, its
     dated forms. An override is a list price; one negotiated relative to the list is the provider's
-    ``discount_percent``. Raises ValueError naming the rate that is no decimal number of dollars, or a discount outside 0 to 100."""
+    ``discount_percent``. Raises ValueError naming the rate that is no decimal number of dollars, or a discount
+    outside 0 to 100."""
     version, catalogue = catalogue_models(provider.kind)
     listed = list(catalogue)
     own: dict[str, list[PriceOverride]] = {}
