@@ -1,7 +1,7 @@
 """What a request can cost at most, what it is expected to cost, and how both follow its stream.
 
-``bound`` is what ``max_overshoot`` and ``strict`` limits rely on: under ``strict`` it must never be exceeded, so it takes
-the dearest of everything the request leaves open. Elsewhere it only sizes the overshoot, and bytes count half.
+``bound`` is what ``max_overshoot`` and ``strict`` limits rely on: under ``strict`` it must never be exceeded, so it
+takes the dearest of everything the request leaves open. Elsewhere it only sizes the overshoot, and bytes count half.
 Figures are billed nano-dollars, rounded up.
 """
 
@@ -13,7 +13,6 @@ from typing import NamedTuple
 from bursar_common.money import MAX_NUSD
 from bursar_common.pricing import US_ONLY_GEO, CompiledModel, PriceBook, RateCard, ScaledRates, token_cost
 from bursar_common.wire import Features, UsageCounts
-
 from bursar_enforcer.expectation import Expectation
 
 BYTES_PER_TOKEN_STANDARD = 2
@@ -47,7 +46,7 @@ class Figures(NamedTuple):
     expected_nusd: int
     bound_nusd: int
     expected_t: int
-    expected_T: int  # noqa: N815 - the unit's name
+    expected_T: int
 
 
 def has_no_bound(features: Features) -> str:
@@ -151,7 +150,7 @@ def follow(
     output = max(min(ahead, max_tokens), produced)
     most_output = max(_most_output(model, max_tokens), produced)
     speed = features.speed if speed is None or not prompt_known else speed
-    geo = features.geo if inference_geo is None or not prompt_known else inference_geo
+    geo = _asked_geo(features, strict) if inference_geo is None or not prompt_known else inference_geo
     card = model.rates(started_at_ms, speed=speed, inference_geo=geo)
     prompt = seen if prompt_known else expectation.counts()
     counts = UsageCounts(
@@ -187,8 +186,11 @@ def _figures(expected: int, bound: int, tokens: tuple[int, int], strict: bool) -
 
 
 def _bound_card(model: CompiledModel, features: Features, strict: bool, started_at_ms: int) -> RateCard:
-    geo = features.geo or (US_ONLY_GEO if strict else "")
-    return model.rates(started_at_ms, speed=features.speed, inference_geo=geo)
+    return model.rates(started_at_ms, speed=features.speed, inference_geo=_asked_geo(features, strict))
+
+
+def _asked_geo(features: Features, strict: bool) -> str:
+    return features.geo or (US_ONLY_GEO if strict else "")
 
 
 def _dearest_input(rates: ScaledRates, features: Features) -> int:
