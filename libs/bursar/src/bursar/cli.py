@@ -6,6 +6,7 @@ Modules are imported inside the functions: the supervisor shares this process' m
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -20,10 +21,55 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--home", default="~/.bursar", envvar="BURSAR_HOME", show_default=True, help="Folder of all state.")
+@click.option("--port", default=8080, show_default=True, help="Everything is on this one port; 0 takes a free one.")
+@click.option("--clickhouse-port", default=8123, show_default=True, help="ClickHouse HTTP interface, loopback only.")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--require-token", is_flag=True, help="Ask for the admin token on loopback, too.")
+@click.option("--simulator", is_flag=True, help="Answer by Bursar's own simulator instead of the provider.")
+@click.option(
+    "--provider-config",
+    type=click.Path(path_type=Path),
+    help='JSON file with the first key\'s provider config, e.g. {"provider": "anthropic", "credential": "client"}.',
+)
+def up(
+    home: str,
+    port: int,
+    clickhouse_port: int,
+    bind: str,
+    require_token: bool,
+    simulator: bool,
+    provider_config: Path | None,
+) -> None:
+    """Run everything on this machine until Ctrl-C.
+
+    The provider's key is read from BURSAR_ANTHROPIC_API_KEY, else ANTHROPIC_API_KEY; without one, on loopback, Bursar's
+    own simulator answers. Stopping, killing and starting again loses nothing.
+    """
+    from bursar.home import Home, StartRefused
+    from bursar.up import UpOptions, run
+
+    options = UpOptions(
+        home=Home.at(home).path,
+        port=port,
+        clickhouse_port=clickhouse_port,
+        bind=bind,
+        require_token=require_token,
+        simulator=simulator,
+        provider_config=provider_config,
+    )
+    try:
+        sys.exit(run(options))
+    except StartRefused as refusal:
+        raise click.ClickException(str(refusal)) from None
+
+
+@main.command()
 @click.option("--port", default=8090, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--records", default=100_000, show_default=True, help="Requests remembered for /sim/served.")
-def simulate(port: int, host: str, records: int) -> None:
+@click.option("--fd", type=int, hidden=True, help="A listening socket handed over.")
+def simulate(port: int, host: str, records: int, fd: int | None) -> None:
     """An upstream that speaks the provider's API, without a provider.
 
     Answers POST /v1/messages (JSON and streamed), count_tokens and models. Headers of a request choose its answer, for
@@ -35,7 +81,9 @@ def simulate(port: int, host: str, records: int) -> None:
 
     simulator = Simulator(instance=new_instance(), records=records)
     try:
-        code = service.run(lambda: serve(simulator, host=host, port=port, ready=lambda url: print(url, flush=True)))
+        code = service.run(
+            lambda: serve(simulator, host=host, port=port, ready=lambda url: print(url, flush=True), fd=fd)
+        )
     except OSError as error:
         raise click.ClickException(
             f"The simulator cannot listen on {host}:{port}: {error.strerror or error}."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -260,12 +261,18 @@ def runner(simulator: Simulator) -> web.AppRunner:
     )
 
 
-async def serve(simulator: Simulator, *, host: str, port: int, ready: Callable[[str], None]) -> int:
-    """Serve until SIGTERM or Ctrl-C. ``ready`` is told the URL once connections are accepted."""
+async def serve(
+    simulator: Simulator, *, host: str, port: int, ready: Callable[[str], None], fd: int | None = None
+) -> int:
+    """Serve until SIGTERM or Ctrl-C, on an address or on a listening socket that was handed over (``fd``). ``ready`` is
+    told the URL once connections are accepted."""
     serving = runner(simulator)
     await serving.setup()
     try:
-        await web.TCPSite(serving, host, port, backlog=1024, reuse_address=True).start()
+        if fd is not None:
+            await web.SockSite(serving, socket.socket(fileno=fd), backlog=1024).start()
+        else:
+            await web.TCPSite(serving, host, port, backlog=1024, reuse_address=True).start()
         bound = serving.addresses[0]
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound[1]}")
         await until_signalled()
