@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ from aiohttp import ClientSession, ClientTimeout, web
 
 from tests.harness.require import require
 
-ROOT = Path(__file__).resolve().parents[2]
 CLI_TIMEOUT_S = 90
 """The client repeats some requests for minutes; a refusal that lets it do so must fail the test, not hang it."""
 
 
 def claude_executable() -> str:
     """Path of the Claude Code CLI that ``make test`` installed; skips (under CI: fails) where there is none."""
-    path = ROOT / ".cache" / "claude" / "node_modules" / ".bin" / "claude"
-    require(path.exists() and shutil.which("node") is not None, "Claude Code CLI", "install Node.js, then `make test`")
-    return str(path)
+    return str(require("claude"))
 
 
 @dataclass
