@@ -21,7 +21,7 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServ
 
 @pytest.fixture
 async def fresh_kafka(kafka_server: KafkaServer) -> KafkaServer:
-    """The run's broker without any topic or consumer group."""
+    """The run's broker without any topic."""
     await kafka_server.wipe()
     return kafka_server
 

@@ -1,8 +1,9 @@
 """What tests start for real: Kafka, Redis and Valkey servers, the services as processes, the whole cluster shape."""
 
 from tests.harness.kafka_server import KafkaServer
-from tests.harness.processes import Process, ServiceProcess, eventually, free_port
+from tests.harness.processes import Process, ServiceProcess, free_port
 from tests.harness.redis_server import RedisServer
-from tests.harness.requirements import require
+from tests.harness.require import require
+from tests.harness.waiting import eventually
 
 __all__ = ["KafkaServer", "Process", "RedisServer", "ServiceProcess", "eventually", "free_port", "require"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.harness.processes import READY_WAIT_S, Process, free_port
-from tests.harness.requirements import require
+from tests.harness.require import require
 
 _JVM = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 _STARTED = "Kafka Server started"
@@ -100,7 +100,7 @@ class KafkaServer:
             await admin.close()
 
     async def wipe(self) -> None:
-        """Delete all topics and consumer groups, so that a test starts as on a new cluster."""
+        """Delete all topics (and with them what groups committed), so that a test starts as on a new cluster."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
@@ -108,9 +108,6 @@ class KafkaServer:
             if names:
                 await admin.delete_topics(names, timeout_ms=30_000)
                 await self._until_topics(admin, lambda left: not set(names) & left)
-            groups = [group[0] for group in await admin.list_consumer_groups()]
-            if groups:
-                await admin.delete_consumer_groups(groups)
         finally:
             await admin.close()
 

@@ -6,21 +6,20 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
-import inspect
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.harness.requirements import CHECKOUT
+from tests.harness.require import CHECKOUT
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -38,29 +37,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def eventually(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = 20.0, every_s: float = 0.05
-) -> Any:
-    """The first truthy result of ``condition`` (plain or async). One that raises counts as not yet.
-
-    Raises AssertionError after ``timeout_s`` with the last result or error."""
-    deadline = time.monotonic() + timeout_s
-    last: object = None
-    while True:
-        try:
-            result = condition()
-            last = await result if inspect.isawaitable(result) else result
-            if last:
-                return last
-        except Exception as error:
-            last = error
-        if time.monotonic() > deadline:
-            if isinstance(last, Exception):
-                raise AssertionError(f"not true after {timeout_s:g} s, last: {last!r}") from last
-            raise AssertionError(f"not true after {timeout_s:g} s, last: {last!r}")
-        await asyncio.sleep(every_s)
 
 
 class Process:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.harness.processes import READY_WAIT_S, Process, free_port
-from tests.harness.requirements import require
+from tests.harness.require import require
 
 KINDS = ("valkey", "redis7")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import KafkaServer, RedisServer, eventually
-from tests.harness.requirements import CHECKOUT
+from tests.harness.require import CHECKOUT
 
 
 def test_redis_keeps_its_data_over_a_clean_restart(redis_server: RedisServer) -> None:
