@@ -20,6 +20,9 @@ from typing import Any
 import aiohttp
 
 from tests.harness.require import CHECKOUT
+from tests.harness.waiting import eventually
+
+__all__ = ["PYTHON_PATH", "READY_WAIT_S", "Process", "ServiceProcess", "eventually", "free_port"]
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
