@@ -12,6 +12,9 @@ import threading
 import time
 from pathlib import Path
 
+from bench.payloads import MODEL
+from bench.processes import Failed
+from bench.stack import UnixConnection
 from bursar_common.ids import uuid7
 from bursar_common.keys import sha256_hex
 from bursar_common.wire import (
@@ -27,10 +30,6 @@ from bursar_common.wire import (
     decode_replies,
     encode,
 )
-
-from bench.payloads import MODEL
-from bench.processes import Failed
-from bench.stack import UnixConnection
 
 CONNECTIONS = 2
 
