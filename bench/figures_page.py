@@ -16,8 +16,8 @@ def write(document: dict[str, Any], figures: list[Figure]) -> None:
     lines = [
         "# Figures",
         "",
-        f"Measured {document['at'][:10]} on {document['machine']}, with `make bench`. All parts, the load generator and",
-        "the reference share the machine's cores. CPU figures are CPU time of the processes named, not wall time; each",
+        f"Measured {document['at'][:10]} on {document['machine']}, with `make bench`.",
+        "All parts, the load generator and the references share the machine's cores. CPU figures are CPU time of the processes named, not wall time; each",
         "round measures the reference and ours one after the other, figures and ratios are medians over the rounds.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
