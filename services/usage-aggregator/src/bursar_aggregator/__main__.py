@@ -1,0 +1,5 @@
+import sys
+
+from bursar_aggregator.app import main
+
+sys.exit(main())

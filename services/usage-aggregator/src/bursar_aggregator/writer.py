@@ -1,0 +1,85 @@
+"""Takes a batch into ClickHouse, however long that takes. What it has returned for is in, and may be acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+
+from bursar_aggregator.batch import Batch, batch_of
+from bursar_aggregator.dead_letters import bury
+from bursar_aggregator.rows import COLUMN_TYPES, COLUMNS, TABLE
+from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
+from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+FIRST_RETRY_S = 0.1
+LONGEST_RETRY_S = 5.0
+"""Waits between tries double from the first to the longest: a server that comes back is noticed within 5 s."""
+MAX_REFUSED_TRIES = 5
+"""Tries of an insert that ClickHouse answers with an error of its own (not: is away). An error may pass while a schema
+is being changed; after some 3 s it is taken as final and the process stops, with nothing acknowledged."""
+
+
+class InsertRefused(Exception):
+    """Fatal: ClickHouse refuses the rows. Nothing of the batch is acknowledged."""
+
+
+class UsageWriter:
+    """Writes batches one at a time.
+
+    A crash before the insert: the batch is read again. Between insert and acknowledgement: it is read and inserted
+    again, and the rows merge with their twins. ``why_waiting`` says what it waits for, empty when it does not."""
+
+    def __init__(
+        self,
+        analytics: Analytics,
+        event_log: EventLog,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._analytics = analytics
+        self._event_log = event_log
+        self._sleep = sleep
+        self.why_waiting = ""
+
+    async def write(self, records: Sequence[LogRecord]) -> Batch:
+        """Insert the rows, bury the poison; returns when both are durable. While ClickHouse or the log is away it
+        waits without end (the caller acknowledges nothing meanwhile). Raises InsertRefused."""
+        batch = batch_of(records)
+        if batch.rows:
+            await self._until_done(lambda: self._insert(batch))
+        if batch.set_aside:
+            await self._until_done(lambda: bury(self._event_log, batch.set_aside))
+        return batch
+
+    async def _insert(self, batch: Batch) -> None:
+        columns = list(zip(*batch.rows, strict=True))
+        await self._analytics.insert_columns(TABLE, COLUMNS, COLUMN_TYPES, columns)
+
+    async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
+        wait_s = FIRST_RETRY_S
+        refused = 0
+        while True:
+            try:
+                await step()
+            except (AnalyticsUnavailable, LogUnavailable) as error:
+                if not self.why_waiting:
+                    log.warning("waiting, nothing is acknowledged meanwhile", why=str(error))
+                self.why_waiting = str(error)
+            except AnalyticsRefused as error:
+                refused += 1
+                if refused >= MAX_REFUSED_TRIES:
+                    raise InsertRefused(f"ClickHouse refuses the rows: {error}") from error
+                self.why_waiting = str(error)
+            else:
+                if self.why_waiting:
+                    log.info("going on")
+                self.why_waiting = ""
+                return
+            await self._sleep(wait_s)
+            wait_s = min(wait_s * 2, LONGEST_RETRY_S)
