@@ -1,1 +1,1 @@
-"""Part of Bursar."""
+"""The admin API: governance commands become events; queries are answered from a projection of them."""

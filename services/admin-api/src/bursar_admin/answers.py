@@ -1,0 +1,167 @@
+"""The shapes of answers, as types: what handlers build and what the OpenAPI document describes."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+BalancesState = Literal["live", "unavailable"]
+"""``unavailable``: the ledger could not be asked; every figure that is its to give is null, none is zero."""
+
+
+class BudgetAnswer(TypedDict):
+    id: str
+    max_limit: float
+    limit_nusd: int
+    reset_duration: str
+    calendar_aligned: bool
+    enforcement: str
+    max_overshoot: float | None
+    current_usage: float | None
+    held: float | None
+    spent_nusd: int | None
+    held_nusd: int | None
+    window_start: str
+    window_end: str
+
+
+class RateLimitAnswer(TypedDict):
+    id: str
+    calendar_aligned: bool
+    count_cache_reads: bool
+    token_max_limit: int | None
+    token_reset_duration: str | None
+    token_current_usage: int | None
+    token_held: int | None
+    token_window_start: str | None
+    token_window_end: str | None
+    request_max_limit: int | None
+    request_reset_duration: str | None
+    request_current_usage: int | None
+    request_held: int | None
+    request_window_start: str | None
+    request_window_end: str | None
+
+
+class LimitedAnswer(TypedDict):
+    budgets: list[BudgetAnswer]
+    rate_limit: RateLimitAnswer | None
+
+
+class CustomerAnswer(LimitedAnswer):
+    id: str
+    name: str
+    timezone: str
+    created_at: str
+    version: int
+
+
+class TeamAnswer(CustomerAnswer):
+    customer_id: str | None
+
+
+class UserAnswer(TypedDict):
+    id: str
+    name: str
+    email: str
+    team_id: str | None
+    created_at: str
+    version: int
+
+
+class ProviderConfigAnswer(LimitedAnswer):
+    id: str
+    provider: str
+    weight: float
+    allowed_models: list[str]
+    credential: str
+
+
+class VirtualKeyAnswer(LimitedAnswer):
+    id: str
+    name: str
+    description: str
+    is_active: bool
+    team_id: str | None
+    customer_id: str | None
+    user_id: str | None
+    expires_at: str | None
+    created_at: str
+    provider_configs: list[ProviderConfigAnswer] | None
+    version: int
+    value: NotRequired[str]
+
+
+class PriceOverrideAnswer(TypedDict):
+    model: str
+    input: str
+    output: str
+    cache_read: str | None
+    cache_write_5m: str | None
+    cache_write_1h: str | None
+    web_search: str | None
+    effective_from: str | None
+    context_window: int | None
+
+
+class ProviderAnswer(TypedDict):
+    id: str
+    name: str
+    kind: str
+    base_url: str | None
+    credential: str
+    price_overrides: list[PriceOverrideAnswer]
+    discount_percent: str
+    unpriced_models: str
+    created_at: str
+    version: int
+
+
+class ClientConfigAnswer(TypedDict):
+    enforce_auth_on_inference: bool
+    default_virtual_key_id: str | None
+
+
+class ConfigAnswer(TypedDict):
+    client_config: ClientConfigAnswer
+    version: int
+    message: NotRequired[str]
+    event_id: NotRequired[str]
+
+
+class DeletedAnswer(TypedDict):
+    message: str
+    id: str
+    event_id: NotRequired[str]
+
+
+class HealthAnswer(TypedDict):
+    status: str
+    why: NotRequired[str]
+
+
+class ProblemAnswer(TypedDict):
+    message: str
+    field: str
+    given: object
+    allowed: object
+
+
+class ErrorBody(TypedDict):
+    type: str
+    message: str
+    field: str
+    given: object
+    allowed: object
+    request_id: str
+    problems: NotRequired[list[ProblemAnswer]]
+    existing_id: NotRequired[str]
+    version: NotRequired[int]
+    children: NotRequired[list[dict[str, str]]]
+    children_count: NotRequired[int]
+    event_id: NotRequired[str]
+
+
+class ErrorAnswer(TypedDict):
+    error: ErrorBody

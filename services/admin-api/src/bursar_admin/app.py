@@ -1,0 +1,215 @@
+"""The admin API's process: put together, started, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from bursar_admin.access import check_content_type, check_start
+from bursar_admin.body import MAX_BODY_BYTES
+from bursar_admin.desk import Desk
+from bursar_admin.enforcer import Enforcer
+from bursar_admin.errors import Refusal
+from bursar_admin.journal import Journal
+from bursar_admin.projection import Projection
+from bursar_admin.providers import first_events
+from bursar_admin.routes import Route, config, customers, health, openapi, providers, teams, users, virtual_keys
+from bursar_admin.spending import Spending
+from bursar_common.clock import Clock, SystemClock
+from bursar_common.eventlog import open_log
+from bursar_common.eventlog.port import EventLog, LogUnavailable, OffsetLost
+from bursar_common.ids import IdMinter, uuid7
+from bursar_common.service import listen, run, until_signalled
+from bursar_common.settings import Settings, SettingsError, load_settings
+from bursar_common.telemetry import configure_logging
+
+log = structlog.get_logger()
+
+START_TIMEOUT_S = 60.0
+"""How long the log may be away at start before the process gives up (its supervisor starts it again)."""
+START_RETRY_S = 1.0
+SHUTDOWN_TIMEOUT_S = 10.0
+"""For answers in flight at SIGTERM; the longest command waits 5 s for the ledger."""
+REQUEST_ID_HEADER = "x-bursar-request-id"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_desk(settings: Settings, event_log: EventLog, *, clock: Clock | None = None, mint: IdMinter = uuid7) -> Desk:
+    """The parts of the service, not started."""
+    clock = clock or SystemClock()
+    enforcer = Enforcer(settings.enforcer_url, settings.internal_token.get_secret_value(), clock)
+    journal = Journal(event_log, Projection(), enforcer, clock, mint)
+    return Desk(settings, journal, enforcer, Spending(settings.clickhouse_url, enforcer), clock, mint)
+
+
+def route_table(desk: Desk) -> list[Route]:
+    """Everything that is answered."""
+    table = [
+        route
+        for module in (customers, teams, users, virtual_keys, providers, config, health)
+        for route in module.routes(desk)
+    ]
+    return [*table, openapi.route(table)]
+
+
+def make_app(desk: Desk) -> web.Application:
+    """The web application over a desk."""
+    table = route_table(desk)
+    by_operation = {(route.method, route.path): route for route in table}
+    app = web.Application(middlewares=[_outermost(desk, by_operation)], client_max_size=MAX_BODY_BYTES)
+    for route in table:
+        app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+    return app
+
+
+def _outermost(desk: Desk, by_operation: dict[tuple[str, str], Route]) -> Middleware:
+    @web.middleware
+    async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = desk.mint()
+        try:
+            _admit(request)
+            response = await handler(request)
+        except Refusal as refusal:
+            response = _refused(refusal, request_id)
+        except web.HTTPException as error:
+            response = _refused(_translated(error, request), request_id)
+        except Exception as error:
+            log.exception("request_failed", request_id=request_id, error=type(error).__name__)
+            response = _refused(
+                Refusal(500, "internal_error", "Something went wrong on our side; the log has the request id."),
+                request_id,
+            )
+        response.headers[REQUEST_ID_HEADER] = request_id
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def _admit(request: web.Request) -> None:
+        resource = request.match_info.route.resource
+        path = resource.canonical if resource is not None else ""
+        method = "GET" if request.method == "HEAD" else request.method
+        route = by_operation.get((method, path))
+        if route is not None and route.probe:
+            return
+        desk.access.check(request.headers, open_page=route is not None and route.open_page)
+        if desk.access.needs_json(request.method, request.headers, request.can_read_body):
+            check_content_type(request.headers)
+        if not desk.journal.started:
+            raise Refusal(503, "unavailable_error", "The governance log has not been read yet; try again.")
+
+    return outermost
+
+
+def _refused(refusal: Refusal, request_id: str) -> web.Response:
+    return web.json_response(refusal.as_json(request_id), status=refusal.status, headers=dict(refusal.headers))
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return Refusal(405, "method_not_allowed_error", f"This path answers {allowed}.", headers={"Allow": allowed})
+    if error.status == 404:
+        return Refusal(404, "not_found_error", "There is nothing at this path; /api/openapi.json lists what there is.")
+    if error.status == 413:
+        return Refusal(413, "request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    return Refusal(error.status, "invalid_request_error", error.reason)
+
+
+class _NoDetails(logging.Filter):
+    """aiohttp logs a malformed request with the bytes it could not read: those may be credentials."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info, record.exc_text, record.args = None, None, ()
+        record.msg = "a request could not be read"
+        return True
+
+
+def _server_logger() -> logging.Logger:
+    logger = logging.getLogger("bursar.admin.http")
+    if not logger.filters:
+        logger.addFilter(_NoDetails())
+    return logger
+
+
+async def open_runner(desk: Desk) -> web.AppRunner:
+    """A runner that is set up but listens nowhere yet."""
+    runner = web.AppRunner(
+        make_app(desk),
+        access_log=None,
+        logger=_server_logger(),
+        auto_decompress=False,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+    )
+    await runner.setup()
+    return runner
+
+
+async def start_desk(desk: Desk) -> None:
+    """Read the log to its end and write what a first start needs. Raises LogUnavailable, OffsetLost."""
+    await desk.enforcer.start()
+    deadline_s = desk.clock.monotonic_s() + START_TIMEOUT_S
+    while True:
+        try:
+            await desk.journal.start()
+            break
+        except LogUnavailable:
+            if desk.clock.monotonic_s() >= deadline_s:
+                raise
+            log.warning("governance_log_unavailable_at_start")
+            await asyncio.sleep(START_RETRY_S)
+    await desk.journal.begin(first_events(desk.projection, desk.moment("system")))
+
+
+async def stop_desk(desk: Desk) -> None:
+    await desk.journal.close()
+    await desk.enforcer.close()
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM (0) or until the log is lost (1)."""
+    desk = make_desk(settings, open_log(settings))
+    runner = await open_runner(desk)
+    await listen(runner, settings.admin_listen)
+    signalled = asyncio.create_task(until_signalled())
+    starting = asyncio.create_task(start_desk(desk))
+    try:
+        await asyncio.wait({signalled, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return 0
+        starting.result()
+        log.info("admin_api_ready", listen=settings.admin_listen)
+        follower = desk.journal.follower
+        assert follower is not None
+        await asyncio.wait({signalled, follower}, return_when=asyncio.FIRST_COMPLETED)
+        return 0 if signalled.done() else 1
+    except (LogUnavailable, OffsetLost) as error:
+        print(f"The governance log cannot be read: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        starting.cancel()
+        signalled.cancel()
+        await asyncio.gather(starting, signalled, return_exceptions=True)
+        await runner.cleanup()
+        await stop_desk(desk)
+
+
+def main() -> int:
+    """Exit code of the process: 0 after SIGTERM, 1 when the log is lost, 2 for wrong settings."""
+    try:
+        settings = load_settings(os.environ, required=("enforcer_url", "internal_token", "key_secret"))
+        check_start(settings)
+        configure_logging("admin-api", settings.log_level)
+        return run(lambda: serve(settings))
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2

@@ -1,0 +1,96 @@
+"""What every handler works with: the projection, the way of a command, the figures, the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bursar_admin.access import Access
+from bursar_admin.addresses import UpstreamRules
+from bursar_admin.answers import BalancesState
+from bursar_admin.enforcer import Enforcer
+from bursar_admin.errors import conflict
+from bursar_admin.journal import Journal, Outcome
+from bursar_admin.limits import Moment
+from bursar_admin.projection import Projection
+from bursar_admin.representation import REPRESENT, Figures, counters_of
+from bursar_admin.spending import Spending
+from bursar_admin.writes import Decision
+from bursar_common.clock import Clock
+from bursar_common.ids import IdMinter
+from bursar_common.settings import Settings
+
+Command = Callable[[Projection, Moment], Decision]
+
+MAX_OPENING_ROUNDS = 4
+"""Times a command may ask for opening balances: the entity may change between question and answer."""
+
+
+class Desk:
+    """Holds the parts together; decides nothing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        enforcer: Enforcer,
+        spending: Spending,
+        clock: Clock,
+        mint: IdMinter,
+    ) -> None:
+        self.journal = journal
+        self.enforcer = enforcer
+        self.clock = clock
+        self.mint = mint
+        self.access = Access(settings)
+        self.rules = UpstreamRules.of(settings)
+        self.key_secret = settings.key_secret.get_secret_value()
+        self._spending = spending
+
+    @property
+    def projection(self) -> Projection:
+        return self.journal.projection
+
+    def now_s(self) -> int:
+        return self.clock.now_ms() // 1000
+
+    def moment(self, actor: str | None = None) -> Moment:
+        return Moment(self.now_s(), self.mint, actor or self.access.actor)
+
+    async def run(self, command: Command) -> Outcome:
+        """Take a command through the log, looking up the opening balances that it turns out to need."""
+        openings: dict[tuple[str, int], int] = {}
+        for _ in range(MAX_OPENING_ROUNDS):
+            asked: list[Moment] = []
+
+            def judged(
+                projection: Projection, asked: list[Moment] = asked, known: dict[tuple[str, int], int] = openings
+            ) -> Decision:
+                moment = self.moment()
+                moment.openings = known
+                decision = command(projection, moment)
+                if moment.needed:
+                    asked.append(moment)
+                    raise _OpeningsNeeded
+                return decision
+
+            try:
+                return await self.journal.submit(judged)
+            except _OpeningsNeeded:
+                openings = openings | await self._spending.openings(asked[-1].needed)
+        raise conflict("The budgets kept changing while this change was worked out. Nothing was done; try again.")
+
+    async def represent(self, entity: str, documents: Iterable[Any]) -> tuple[list[dict[str, Any]], BalancesState]:
+        """Answers for documents, with one question to the ledger for all of them."""
+        listed = list(documents)
+        now_s = self.now_s()
+        counters = [counter for document in listed for counter in counters_of(self.projection, document, now_s)]
+        balances = await self.enforcer.balances(counters)
+        figures = Figures(balances)
+        represent = REPRESENT[entity]
+        answers = [dict(represent(self.projection, document, figures, now_s)) for document in listed]
+        return answers, "live" if balances is not None else "unavailable"
+
+
+class _OpeningsNeeded(Exception):
+    """The command's outcome depends on figures not asked for yet."""
