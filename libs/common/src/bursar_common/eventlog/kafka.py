@@ -29,9 +29,8 @@ from bursar_common.eventlog.port import (
     record_bytes,
 )
 from bursar_common.settings import Settings
+from bursar_common.topic_rules import FRAMING_BYTES
 
-RECORD_OVERHEAD_BYTES = 64 << 10
-"""What Kafka's framing may add to a record of MAX_RECORD_BYTES; topics are created with the sum as their limit."""
 BATCH_BYTES = 256 << 10
 """What the producer sends to a partition at once; about a hundred usage events."""
 MAX_IN_FLIGHT_RECORDS = 20_000
@@ -152,7 +151,7 @@ class KafkaEventLog:
                         enable_idempotence=True,
                         acks="all",
                         max_batch_size=BATCH_BYTES,
-                        max_request_size=MAX_RECORD_BYTES + RECORD_OVERHEAD_BYTES,
+                        max_request_size=MAX_RECORD_BYTES + FRAMING_BYTES,
                         **self._options,
                     )
                 )
