@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from bursar import cli_client
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bursar")
@@ -89,6 +91,25 @@ def simulate(port: int, host: str, records: int, fd: int | None) -> None:
             f"The simulator cannot listen on {host}:{port}: {error.strerror or error}."
         ) from None
     sys.exit(code)
+
+
+@main.group()
+def topics() -> None:
+    """The event log's topics on Kafka (separately run services)."""
+
+
+@topics.command("apply")
+def apply_topics() -> None:
+    """Create missing topics and put wrong settings right; safe to repeat. Reads BURSAR_KAFKA_* and retention."""
+    import os
+
+    from bursar.topics_command import apply
+
+    sys.exit(apply(os.environ, lambda line: click.echo(line, err=line.startswith("Error"))))
+
+
+for _command in (cli_client.claude, cli_client.connect, cli_client.disconnect, cli_client.doctor, cli_client.keys):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

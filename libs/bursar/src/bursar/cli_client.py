@@ -1,0 +1,177 @@
+"""Commands of people who use a running Bursar: ``claude``, ``connect``, ``disconnect``, ``doctor``, ``keys``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bursar.here import NotKnown, find_admin_token, find_key, find_url
+from bursar.home import DEFAULT_HOME, Home
+
+
+def home_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--home", default=DEFAULT_HOME, envvar="BURSAR_HOME", help="Home of the local Bursar.")(command)
+
+
+def url_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--url", help="Bursar's URL; default: the one running in --home.")(command)
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]}
+)
+@home_option
+@url_option
+@click.option("--key", envvar="BURSAR_KEY", help="Virtual key; default: the first key in --home.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def claude(home: str, url: str | None, key: str | None, arguments: tuple[str, ...]) -> None:
+    """Start Claude Code through Bursar; everything after is passed on.
+
+    \b
+    bursar claude
+    bursar claude -p "explain this repository"
+    bursar claude --url https://bursar.example.com --key sk-bf-... -- --continue
+    """
+    from bursar.claude import LaunchRefused, launch
+
+    where = Home.at(home)
+    try:
+        launch(arguments, os.environ, url=find_url(where, url), key=find_key(where, key))
+    except (LaunchRefused, NotKnown) as refusal:
+        raise click.ClickException(str(refusal)) from None
+
+
+@click.command()
+@home_option
+@url_option
+@click.option("--key", envvar="BURSAR_KEY", help="Virtual key; default: the first key in --home.")
+@click.option("--settings", type=click.Path(path_type=Path), help="settings.json; default: Claude Code's own.")
+def connect(home: str, url: str | None, key: str | None, settings: Path | None) -> None:
+    """Write Bursar's three lines into Claude Code's settings.json.
+
+    ANTHROPIC_BASE_URL, ANTHROPIC_AUTH_TOKEN and ENABLE_TOOL_SEARCH in its `env`; nothing else changes, and `bursar
+    disconnect` undoes exactly these.
+    """
+    from bursar.claude_settings import SettingsRefused, default_settings_path, wanted_lines
+    from bursar.claude_settings import connect as write_lines
+
+    where = Home.at(home)
+    path = settings or default_settings_path(os.environ)
+    try:
+        lines = wanted_lines(find_url(where, url), find_key(where, key))
+        write_lines(path, lines)
+    except (NotKnown, SettingsRefused) as refusal:
+        raise click.ClickException(str(refusal)) from None
+    click.echo(f"{path}: {', '.join(lines)} set; a plain `claude` now goes to {lines['ANTHROPIC_BASE_URL']}.")
+
+
+@click.command()
+@click.option("--settings", type=click.Path(path_type=Path), help="settings.json; default: Claude Code's own.")
+def disconnect(settings: Path | None) -> None:
+    """Undo what `bursar connect` wrote, and only that."""
+    from bursar.claude_settings import SettingsRefused, default_settings_path
+    from bursar.claude_settings import disconnect as undo
+
+    path = settings or default_settings_path(os.environ)
+    try:
+        undone = undo(path)
+    except SettingsRefused as refusal:
+        raise click.ClickException(str(refusal)) from None
+    said = [
+        f"{what} {', '.join(names)}"
+        for what, names in (
+            ("removed", undone.removed),
+            ("restored", undone.restored),
+            ("left as somebody changed it since:", undone.left),
+        )
+        if names
+    ]
+    click.echo(f"{path}: {'; '.join(said) or 'nothing was left to undo'}.")
+
+
+@click.command()
+@home_option
+@url_option
+@click.option("--settings", type=click.Path(path_type=Path), help="settings.json; default: Claude Code's own.")
+def doctor(home: str, url: str | None, settings: Path | None) -> None:
+    """Look for what keeps Claude Code from using Bursar as intended; exit 1 if there is anything."""
+    from bursar.claude_settings import default_settings_path
+    from bursar.doctor import examine
+    from bursar.first_key import stored_first_key
+
+    where = Home.at(home)
+    findings = examine(
+        os.environ,
+        settings or default_settings_path(os.environ),
+        url=find_url(where, url),
+        first_key=stored_first_key(where),
+        given=url is not None,
+    )
+    for finding in findings:
+        click.echo(f"{'problem' if finding.problem else 'ok     '}  {finding.text}")
+    sys.exit(1 if any(finding.problem for finding in findings) else 0)
+
+
+@click.group()
+@home_option
+@url_option
+@click.option("--token", help="Admin token; default: BURSAR_ADMIN_TOKEN, else the one kept in --home.")
+@click.pass_context
+def keys(context: click.Context, home: str, url: str | None, token: str | None) -> None:
+    """Create, list and rotate virtual keys."""
+    from bursar.admin_client import AdminClient
+
+    where = Home.at(home)
+    context.obj = AdminClient(find_url(where, url), find_admin_token(where, token, os.environ))
+
+
+def _asked(ask: Callable[[], Any]) -> Any:
+    from bursar.admin_client import AdminRefused
+
+    try:
+        return ask()
+    except AdminRefused as refusal:
+        raise click.ClickException(str(refusal)) from None
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--team", help="Name or id of the team it belongs to.")
+@click.option("--budget", "budgets", multiple=True, help="Dollars per window, e.g. 100/1M or 5/1d; may be repeated.")
+@click.pass_obj
+def create_key(client: Any, name: str, team: str | None, budgets: tuple[str, ...]) -> None:
+    """Make a virtual key and print its value, which is shown this once."""
+    from bursar.admin_client import read_budget
+
+    key = _asked(lambda: client.create_key(name, team=team, budgets=[read_budget(text) for text in budgets]))
+    click.echo(f"{key['name']}  {key['id']}", err=True)
+    click.echo(key["value"])
+
+
+@keys.command("list")
+@click.pass_obj
+def list_keys(client: Any) -> None:
+    """One line a key: id, name, team, whether it is active, what its budgets have spent."""
+    for key in _asked(client.list_keys):
+        budgets = ", ".join(
+            f"${budget.get('current_usage', 0):.2f} of ${budget.get('max_limit', 0):.2f} per {budget.get('reset_duration')}"
+            for budget in key.get("budgets") or ()
+        )
+        state = "active" if key.get("is_active", True) else "inactive"
+        owner = key.get("team_id") or key.get("customer_id") or "-"
+        click.echo("  ".join([key["id"], key["name"], owner, state, budgets]).rstrip())
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.pass_obj
+def rotate_key(client: Any, key_id: str) -> None:
+    """Give a key a new value and print it; the old value stops working at once."""
+    key = _asked(lambda: client.rotate_key(key_id))
+    click.echo(f"{key['name']}  {key['id']}", err=True)
+    click.echo(key["value"])
