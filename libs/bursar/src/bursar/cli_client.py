@@ -27,7 +27,7 @@ def url_option(command: Callable[..., None]) -> Callable[..., None]:
 )
 @home_option
 @url_option
-@click.option("--key", envvar="BURSAR_KEY", help="Virtual key; default: the first key in --home.")
+@click.option("--key", help="Virtual key; default: the first key in --home.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def claude(home: str, url: str | None, key: str | None, arguments: tuple[str, ...]) -> None:
     """Start Claude Code through Bursar; everything after is passed on.
@@ -49,7 +49,7 @@ def claude(home: str, url: str | None, key: str | None, arguments: tuple[str, ..
 @click.command()
 @home_option
 @url_option
-@click.option("--key", envvar="BURSAR_KEY", help="Virtual key; default: the first key in --home.")
+@click.option("--key", help="Virtual key; default: the first key in --home.")
 @click.option("--settings", type=click.Path(path_type=Path), help="settings.json; default: Claude Code's own.")
 def connect(home: str, url: str | None, key: str | None, settings: Path | None) -> None:
     """Write Bursar's three lines into Claude Code's settings.json.
@@ -158,13 +158,15 @@ def create_key(client: Any, name: str, team: str | None, budgets: tuple[str, ...
 def list_keys(client: Any) -> None:
     """One line a key: id, name, team, whether it is active, what its budgets have spent."""
     for key in _asked(client.list_keys):
-        budgets = ", ".join(
-            f"${budget.get('current_usage', 0):.2f} of ${budget.get('max_limit', 0):.2f} per {budget.get('reset_duration')}"
-            for budget in key.get("budgets") or ()
-        )
+        budgets = ", ".join(_budget_line(budget) for budget in key.get("budgets") or ())
         state = "active" if key.get("is_active", True) else "inactive"
         owner = key.get("team_id") or key.get("customer_id") or "-"
         click.echo("  ".join([key["id"], key["name"], owner, state, budgets]).rstrip())
+
+
+def _budget_line(budget: dict[str, Any]) -> str:
+    spent, limit = budget.get("current_usage", 0), budget.get("max_limit", 0)
+    return f"${spent:.2f} of ${limit:.2f} per {budget.get('reset_duration')}"
 
 
 @keys.command("rotate")

@@ -80,9 +80,7 @@ def conflicts(environ: Mapping[str, str], configured: Mapping[str, str], setting
     for name in LINES:
         if environ.get(name) and configured.get(name) and environ[name] != configured[name]:
             findings.append(
-                wrong(
-                    f"{name} differs between the shell and {settings_path}, which wins: change one, or `bursar connect`."
-                )
+                wrong(f"{name} differs between the shell and {settings_path}, which wins: change one of them.")
             )
     for name in _PROVIDER_SWITCHES:
         if effective.get(name) not in (None, "", "0", "false"):
