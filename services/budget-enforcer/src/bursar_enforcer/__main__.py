@@ -1,0 +1,5 @@
+import sys
+
+from bursar_enforcer.app import main
+
+sys.exit(main())

@@ -1,0 +1,327 @@
+"""A batch of the edge's operations in, the answers out. Decides nothing itself: policy says who and what, the ledger's
+scripts say whether there is room.
+
+One round trip to Redis carries the whole batch. What a script found out of date (a version, a window) is read again
+and asked again, MAX_ATTEMPTS times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import hiredis
+import structlog
+
+from bursar_common.clock import Clock
+from bursar_common.wire import (
+    Admit,
+    Admitted,
+    Authorize,
+    Balances,
+    GovernancePosition,
+    Invalid,
+    KeyHash,
+    Ok,
+    Operation,
+    Position,
+    Refused,
+    Release,
+    Renew,
+    Reply,
+    Settle,
+    Unavailable,
+)
+from bursar_enforcer import keys
+from bursar_enforcer.answers import balance_from_fields, hold_of, refusal
+from bursar_enforcer.authorization import authorized
+from bursar_enforcer.bound import has_no_bound
+from bursar_enforcer.chain import KeyPolicy, Plan, Way, refuse_key
+from bursar_enforcer.closing import Closings
+from bursar_enforcer.ledger import Call, Ledger, read_hold
+from bursar_enforcer.policy import Policy
+from bursar_enforcer.redis_checks import UnsafeRedis
+from bursar_enforcer.redis_connection import RedisUnavailable
+from bursar_enforcer.running import Running, admit_facts, first_figures, way_facts
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 4
+"""Times one operation is put to the script within a batch; a chain edited more often than that in a millisecond is
+answered ``unavailable``, and the edge asks again."""
+MAX_ID_BYTES = 64
+MAX_KEY_HASHES = 3
+
+
+class Who(NamedTuple):
+    header: str
+    policy: KeyPolicy
+
+
+class Asked(NamedTuple):
+    """One admission on its way to the script."""
+
+    place: int
+    admit: Admit
+    who: Who
+    way: Way
+    plan: Plan
+    amounts: tuple[int, ...]
+    running: Running
+    bound_nusd: int
+
+
+class Admission:
+    """``closed_seen`` is called when a script found admission closed."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        closings: Closings,
+        clock: Clock,
+        *,
+        hold_ttl_s: int,
+        simulated: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._closings = closings
+        self._clock = clock
+        self._ttl_s = hold_ttl_s
+        self._simulated = simulated
+        self._redis_ahead_ms = 0
+        """Redis' clock minus ours, as the last stale window showed."""
+        self.closed_seen: Callable[[], None] = lambda: None
+
+    def now_s(self) -> int:
+        """Redis' time, as far as known."""
+        return (self._clock.now_ms() + self._redis_ahead_ms) // 1000
+
+    async def decide(self, operations: Sequence[Operation]) -> list[Reply]:
+        """Never raises for what one operation or Redis does: each gets its answer."""
+        replies: list[Reply | None] = [None] * len(operations)
+        try:
+            await self._decide(operations, replies)
+        except (RedisUnavailable, UnsafeRedis) as error:
+            why = str(error)
+            return [Unavailable(why) if reply is None else reply for reply in replies]
+        return [Unavailable("the policy keeps changing") if reply is None else reply for reply in replies]
+
+    async def _decide(self, operations: Sequence[Operation], replies: list[Reply | None]) -> None:
+        todo: Sequence[int] = range(len(operations))
+        for _ in range(MAX_ATTEMPTS):
+            calls: list[Call] = []
+            asked: list[Asked | int] = []
+            doubtful: list[tuple[int, Refused, KeyPolicy]] = []
+            for place in todo:
+                operation = operations[place]
+                try:
+                    if type(operation) is Admit:
+                        await self._prepare_admit(place, operation, calls, asked, doubtful, replies)
+                    elif type(operation) is Settle or type(operation) is Release or type(operation) is Renew:
+                        prepared = await self._closings.prepare(operation)
+                        if isinstance(prepared, Call):
+                            calls.append(prepared)
+                            asked.append(place)
+                        else:
+                            replies[place] = prepared
+                    elif type(operation) is Authorize:
+                        await self._authorize(place, operation, doubtful, replies)
+                    elif type(operation) is Balances:
+                        replies[place] = await self._balances(operation)
+                    elif type(operation) is GovernancePosition:
+                        replies[place] = await self._position()
+                except (RedisUnavailable, UnsafeRedis):
+                    raise
+                except Exception:
+                    log.exception("operation_failed", operation=type(operation).__name__)
+                    replies[place] = Unavailable("the operation failed, see the enforcer's log")
+            again = await self._confirm(doubtful, replies) if doubtful else []
+            if calls:
+                results = await self._ledger.run(calls)
+                for context, result in zip(asked, results, strict=True):
+                    if type(context) is Asked:
+                        if self._admit_reply(context, result, replies):
+                            again.append(context.place)
+                    else:
+                        assert isinstance(context, int)
+                        replies[context] = self._closings.reply(operations[context], result)
+            if not again:
+                return
+            todo = again
+
+    # ---- who asks
+
+    async def _identify(self, presented: Sequence[KeyHash]) -> Who | Refused:
+        known: Who | None = None
+        if len(presented) > MAX_KEY_HASHES:
+            return Refused("conflicting_keys")
+        for hash_ in presented:
+            policy = self._policy.of_hash(hash_.sha256)
+            if policy is None:
+                break
+            if policy is not False:
+                if known is not None and known.policy is not policy:
+                    break
+                known = known or Who(hash_.header, policy)
+        else:
+            if known is not None:
+                return known
+        return await self._look_up(presented)
+
+    async def _look_up(self, presented: Sequence[KeyHash]) -> Who | Refused:
+        """As Redis knows it now."""
+        if not presented:
+            config = await self._policy.config()
+            if config.enforce_auth_on_inference or not config.default_virtual_key_id:
+                return Refused("no_key")
+            policy = self._policy.of_key(config.default_virtual_key_id)
+            if policy is None:
+                policy = await self._policy.load(config.default_virtual_key_id)
+            return Refused("no_key") if policy is None else Who("", policy)
+        found = await self._policy.find_keys(presented)
+        if not found:
+            return Refused("unknown_key")
+        if len({policy.key.id for _, policy in found}) > 1:
+            return Refused("conflicting_keys")
+        return Who(found[0][0].header, found[0][1])
+
+    # ---- admit
+
+    async def _prepare_admit(
+        self,
+        place: int,
+        admit: Admit,
+        calls: list[Call],
+        asked: list[Asked | int],
+        doubtful: list[tuple[int, Refused, KeyPolicy]],
+        replies: list[Reply | None],
+    ) -> None:
+        request_id = admit.request_id.encode()
+        if not 0 < len(request_id) <= MAX_ID_BYTES or admit.max_tokens < 0:
+            replies[place] = Invalid("request_id is 1 to 64 bytes and max_tokens not negative")
+            return
+        who = await self._identify(admit.key_hashes)
+        if isinstance(who, Refused):
+            replies[place] = who
+            return
+        now_s = self.now_s()
+        policy = who.policy
+        way = refuse_key(policy, now_s) or policy.way(admit.provider, admit.model)
+        if isinstance(way, Refused):
+            doubtful.append((place, way, policy))
+            return
+        if way.strict is not None:
+            feature = has_no_bound(admit.features)
+            if feature:
+                refused = Refused(
+                    "no_bound",
+                    owner_kind=way.strict.owner_kind,
+                    owner=way.strict.owner,
+                    budget_id=way.strict.limit_id,
+                    subject=feature,
+                    owners=way.owners,
+                )
+                doubtful.append((place, refused, policy))
+                return
+        running, amounts, bound_nusd = first_figures(admit, way, self._closings.learner, self._clock.monotonic_s())
+        if not way.facts:
+            way.facts = way_facts(way, self._simulated)
+        facts = admit_facts(way.facts, admit, amounts[0], bound_nusd)
+        plan = way.plan_at(now_s)
+        calls.append(admit_call(plan, self._ledger.run_id, request_id, facts, amounts))
+        asked.append(Asked(place, admit, who, way, plan, amounts, running, bound_nusd))
+
+    def _admit_reply(self, asked: Asked, result: Any, replies: list[Reply | None]) -> bool:
+        """Translate the script's answer; True: ask again with fresh policy or windows."""
+        place, admit, who, way, plan, amounts, running, bound_nusd = asked
+        kind = result[0] if isinstance(result, list) else b""
+        if kind == b"admitted" or kind == b"again":
+            self._closings.started(admit.request_id, running)
+            would = result[2]
+            replies[place] = Admitted(
+                hold=hold_of(plan.counters, amounts) if kind == b"admitted" else read_hold(result[1].decode()),
+                header=who.header,
+                price_book_id=way.book.id,
+                route=way.route,
+                owners=way.owners,
+                ttl_s=self._ttl_s,
+                expected_nusd=amounts[0],
+                bound_nusd=bound_nusd,
+                would_refuse=plan.counters[would - 1].id if would else "",
+            )
+        elif kind == b"refused":
+            replies[place] = refusal(plan, result, amounts, way.owners, self.now_s())
+        elif kind == b"stale":
+            self._policy.forget(who.policy.key.id)
+            return True
+        elif kind == b"window":
+            self._redis_ahead_ms = int(result[1]) * 1000 - self._clock.now_ms()
+            way.plan = None
+            return True
+        elif kind == b"gone":
+            replies[place] = Refused("released", owners=way.owners)
+        elif kind == b"closed":
+            self.closed_seen()
+            replies[place] = Unavailable("the ledger is being restored")
+        elif isinstance(result, hiredis.ReplyError):
+            replies[place] = Unavailable(f"Redis answered: {result}")
+        else:
+            log.error("counter_full", counter=plan.counters[int(result[1]) - 1].id)
+            replies[place] = Unavailable("a counter would pass the largest amount")
+        return False
+
+    async def _confirm(self, doubtful: list[tuple[int, Refused, KeyPolicy]], replies: list[Reply | None]) -> list[int]:
+        """A refusal decided from kept policy stands only if no version moved; else those places ask again."""
+        current = await self._policy.current(policy for _, _, policy in doubtful)
+        again = []
+        for place, refused, policy in doubtful:
+            if policy.key.id in current:
+                replies[place] = refused
+            else:
+                self._policy.forget(policy.key.id)
+                again.append(place)
+        return again
+
+    # ---- the rest
+
+    async def _authorize(
+        self,
+        place: int,
+        operation: Authorize,
+        doubtful: list[tuple[int, Refused, KeyPolicy]],
+        replies: list[Reply | None],
+    ) -> None:
+        who = await self._identify(operation.key_hashes)
+        if isinstance(who, Refused):
+            replies[place] = who
+            return
+        if not await self._policy.current((who.policy,)):
+            self._policy.forget(who.policy.key.id)
+            who = await self._look_up(operation.key_hashes)
+            if isinstance(who, Refused):
+                replies[place] = who
+                return
+        replies[place] = authorized(operation, who.header, who.policy, self.now_s())
+
+    async def _balances(self, operation: Balances) -> Reply:
+        rows = await self._ledger.commands(
+            [("HMGET", keys.COUNTER + counter, "s", "h", "e", "o", "ls", "lh", "la") for counter in operation.counters]
+        )
+        return Ok(balances=tuple(map(balance_from_fields, operation.counters, rows)))
+
+    async def _position(self) -> Reply:
+        position = (await self._ledger.commands([("HGET", keys.POSITIONS, keys.GOVERNANCE)]))[0]
+        return Position(int(position or 0))
+
+
+def admit_call(plan: Plan, run_id: str, request_id: bytes, facts: bytes, amounts: tuple[int, ...]) -> Call:
+    """The admission script's command, in the protocol's bytes."""
+    hold = plan.hold_format.format(None, *amounts)
+    parts = [plan.packed, b"$%d\r\n%b\r\n" % (len(run_id), run_id.encode())]
+    parts.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(request_id), request_id, len(hold), hold.encode()))
+    parts.append(b"$%d\r\n%b\r\n" % (len(facts), facts))
+    for amount in amounts:
+        parts.append(b"$%d\r\n%b\r\n" % (len(digits := b"%d" % amount), digits))
+    return Call("admit", b"".join(parts), plan.named)

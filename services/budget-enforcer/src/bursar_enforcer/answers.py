@@ -1,0 +1,70 @@
+"""From a script's reply to the answer the edge gets. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bursar_common.wire import Balance, HoldEntry, Owners, Refused, Reserved
+from bursar_enforcer.chain import Counter, Plan
+
+RETRY_IN_MS = 50
+"""When a waiting request should ask again: renewals and settlements free room at any moment, the edge's queue keeps
+the order, and one look costs some 50 us."""
+
+_MONEY = {b"spent": "budget_spent", b"large": "budget_too_large", b"reserved": "budget_reserved"}
+_TOKENS = {b"spent": "tokens_limited", b"large": "tokens_limited", b"reserved": "tokens_reserved"}
+
+
+def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owners, now_s: int) -> Refused | Reserved:
+    """The answer to ``{refused, code, index, state...}``."""
+    code, index = reply[1], int(reply[2]) - 1
+    counter = plan.counters[index]
+    limit = counter.limit
+    if limit.unit == "n":
+        reason = _MONEY[code]
+    elif limit.unit == "r":
+        reason = "requests_limited"
+    else:
+        reason = _TOKENS[code]
+    refused = Refused(
+        reason,
+        owner_kind=limit.owner_kind,
+        owner=limit.owner,
+        budget_id=limit.limit_id,
+        spent=int(reply[3 + 4 * index]),
+        limit=limit.limit,
+        needed=amounts[counter.expected_at - 1],
+        strict=counter.strict,
+        unit=limit.unit,
+        window=limit.window,
+        resets_at_s=counter.window_end_s,
+        retry_after_s=0 if limit.unit == "n" else max(1, counter.window_end_s - now_s),
+        owners=owners,
+    )
+    if code == b"reserved":
+        return Reserved(counter.id, RETRY_IN_MS, refused)
+    return refused
+
+
+def hold_of(counters: tuple[Counter, ...], amounts: tuple[int, ...]) -> tuple[HoldEntry, ...]:
+    """The hold as the script wrote it."""
+    return tuple([HoldEntry(c.id, amounts[c.expected_at - 1], amounts[c.bound_at - 1], c.strict) for c in counters])
+
+
+def balances_of(reply: list[Any], start: int) -> tuple[Balance, ...]:
+    """``counter, spent, held, exposed, open`` five by five, from ``start`` on."""
+    return tuple(
+        [
+            Balance(reply[i].decode(), int(reply[i + 1]), int(reply[i + 2]), int(reply[i + 3]), int(reply[i + 4]))
+            for i in range(start, len(reply), 5)
+        ]
+    )
+
+
+def balance_from_fields(counter: str, fields: list[bytes | None]) -> Balance:
+    """A counter as read: ``s h e o ls lh la``."""
+    spent, held, exposed, open_holds, last_spent, last_held, last_added = fields
+    overshoot = None
+    if last_spent is not None:
+        overshoot = int(spent or 0) - int(last_spent) - int(last_held or 0) - int(last_added or 0)
+    return Balance(counter, int(spent or 0), int(held or 0), int(exposed or 0), int(open_holds or 0), overshoot)

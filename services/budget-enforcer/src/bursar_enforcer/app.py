@@ -1,0 +1,214 @@
+"""The process: settings, parts, HTTP, background work, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from bursar_common.clock import Clock, SystemClock
+from bursar_common.eventlog import open_log
+from bursar_common.eventlog.port import EventLog, LogUnavailable
+from bursar_common.events import GOVERNANCE_TOPIC
+from bursar_common.service import internal_token_ok, listen, run, until_signalled
+from bursar_common.settings import Settings, SettingsError, load_settings
+from bursar_common.telemetry import configure_logging
+from bursar_common.wire import (
+    BATCH_PATH,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_OPERATIONS,
+    PRICE_BOOK_PATH,
+    decode_operations,
+    encode,
+)
+from bursar_enforcer import keys
+from bursar_enforcer.admission import Admission
+from bursar_enforcer.books import Books
+from bursar_enforcer.closing import Closings
+from bursar_enforcer.continuity import Continuity
+from bursar_enforcer.expectation import Learner
+from bursar_enforcer.expiry import Expiry
+from bursar_enforcer.following import follow
+from bursar_enforcer.learning import Learning
+from bursar_enforcer.ledger import Ledger, Traced
+from bursar_enforcer.policy import Policy
+from bursar_enforcer.projector import Projector
+from bursar_enforcer.redis_checks import UnsafeRedis
+from bursar_enforcer.redis_connection import RedisUnavailable, parse_address
+from bursar_enforcer.usage_follower import UsageFollower
+
+log = structlog.get_logger()
+
+LOG_RETRY_S = 1.0
+STOP_WAIT_S = 5.0
+"""Longest wait for batches in flight and for the clean-stop token at the end."""
+
+
+class Enforcer:
+    """Every part, wired; :meth:`start` begins the background work, :meth:`stop` ends it."""
+
+    def __init__(self, settings: Settings, event_log: EventLog, ledger: Ledger, clock: Clock) -> None:
+        self.settings = settings
+        self.event_log = event_log
+        self.ledger = ledger
+        self.books = Books(ledger)
+        self.learning = Learning(Learner(), clock)
+        self.policy = Policy(ledger, self.books, settings.key_secret.get_secret_value(), clock)
+        self.continuity = Continuity(ledger, event_log, self.policy, clock, hold_ttl_s=settings.hold_ttl_s)
+        self.admission = Admission(
+            ledger,
+            self.policy,
+            Closings(self.books, self.learning),
+            clock,
+            hold_ttl_s=settings.hold_ttl_s,
+            simulated=bool(settings.simulator_url),
+        )
+        self.admission.closed_seen = self.continuity.noticed_closed
+        self.projector = Projector(ledger, event_log, self.books, clock)
+        self.usage = UsageFollower(ledger, event_log, self.learning, clock)
+        self.expiry = Expiry(ledger, event_log, self.continuity, clock, hold_ttl_s=settings.hold_ttl_s)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._spawn(self._with_log())
+        self._spawn(self.continuity.run())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(_ended)
+        self._tasks.append(task)
+
+    async def _with_log(self) -> None:
+        """A cold start needs Redis only: the log is tried until it is there."""
+        while True:
+            try:
+                await self.event_log.start()
+                break
+            except LogUnavailable as error:
+                log.warning("log_unreachable", why=str(error)[:200])
+                await asyncio.sleep(LOG_RETRY_S)
+        self._spawn(follow(self.ledger, self.event_log, GOVERNANCE_TOPIC, 0, keys.GOVERNANCE, self.projector.apply))
+        self._spawn(self.projector.publish())
+        self._spawn(self.usage.run())
+        self._spawn(self.expiry.run())
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(STOP_WAIT_S):
+                clean = await self.continuity.clean_stop()
+                log.info("stopped", clean=clean)
+        except (RedisUnavailable, UnsafeRedis, LogUnavailable, TimeoutError) as error:
+            log.info("stopped", clean=False, why=str(error)[:200])
+        self.ledger.close()
+        await self.event_log.close()
+
+    async def unready(self) -> str:
+        """Why the service is not ready, or empty: Redis answers, and policy is there or was seen to be empty."""
+        try:
+            known = (await self.ledger.commands([("EXISTS", keys.POSITIONS, keys.POLICY)]))[0]
+        except (RedisUnavailable, UnsafeRedis) as error:
+            return str(error)
+        return "" if known else "the policy was not read yet"
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("background_task_died", error=repr(task.exception()))
+
+
+def web_app(enforcer: Enforcer) -> web.Application:
+    token = enforcer.settings.internal_token.get_secret_value()
+
+    async def batch(request: web.Request) -> web.Response:
+        if not internal_token_ok(request, token):
+            return web.Response(status=401, text="the internal token is missing or wrong")
+        body = await request.read()
+        try:
+            operations = decode_operations(body)
+        except msgspec.MsgspecError as error:
+            return web.Response(status=400, text=str(error)[:300])
+        if len(operations) > MAX_BATCH_OPERATIONS:
+            return web.Response(status=413, text=f"at most {MAX_BATCH_OPERATIONS} operations a batch")
+        replies = await enforcer.admission.decide(operations)
+        return web.Response(body=encode(replies), content_type="application/json")
+
+    async def price_book(request: web.Request) -> web.Response:
+        if not internal_token_ok(request, token):
+            return web.Response(status=401, text="the internal token is missing or wrong")
+        try:
+            encoded = await enforcer.books.encoded(request.match_info["price_book_id"])
+        except (RedisUnavailable, UnsafeRedis) as error:
+            return web.Response(status=503, text=str(error))
+        if encoded is None:
+            return web.Response(status=404, text="no such price book")
+        return web.Response(body=encoded, content_type="application/json")
+
+    async def live(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def ready(_: web.Request) -> web.Response:
+        why = await enforcer.unready()
+        if why:
+            return web.json_response({"status": "unready", "why": why}, status=503)
+        return web.json_response({"status": "ok", "admission": "open" if enforcer.continuity.open else "closed"})
+
+    app = web.Application(client_max_size=MAX_BATCH_BYTES)
+    app.router.add_post(BATCH_PATH, batch)
+    app.router.add_get(PRICE_BOOK_PATH, price_book)
+    app.router.add_get("/livez", live)
+    app.router.add_get("/readyz", ready)
+    return app
+
+
+def trace_to_log(script: str, counters: list[Traced]) -> None:
+    """One line a script reply, at log level debug: what tests from outside judge the ledger by."""
+    log.debug("script_reply", script=script, counters=[list(counter) for counter in counters])
+
+
+async def serve(settings: Settings) -> int:
+    ledger = Ledger(
+        parse_address(settings.redis_url),
+        ca_file=settings.ca_file,
+        on_reply=trace_to_log if settings.log_level == "debug" else None,
+    )
+    try:
+        await ledger.connect()
+    except UnsafeRedis as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return 2
+    except RedisUnavailable as error:
+        log.warning("redis_unreachable", why=str(error))
+    enforcer = Enforcer(settings, open_log(settings), ledger, SystemClock())
+    enforcer.start()
+    runner = web.AppRunner(web_app(enforcer), access_log=None, shutdown_timeout=STOP_WAIT_S)
+    await runner.setup()
+    await listen(runner, settings.enforcer_listen)
+    log.info("listening", address=settings.enforcer_listen)
+    await until_signalled()
+    await runner.cleanup()
+    await enforcer.stop()
+    return 0
+
+
+def main() -> int:
+    try:
+        settings = load_settings(os.environ, required=("redis_url", "internal_token", "key_secret"))
+        parse_address(settings.redis_url)
+        open_log(settings)
+    except SettingsError as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return 2
+    except ValueError as error:
+        print(f"BURSAR_REDIS_URL: {error}.", file=sys.stderr)  # noqa: T201
+        return 2
+    configure_logging("enforcer", settings.log_level)
+    return run(lambda: serve(settings))

@@ -1,0 +1,115 @@
+"""Renewals, settlements and releases: what the edge says about requests in flight."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import hiredis
+import msgspec
+import structlog
+
+from bursar_common.events import Usage
+from bursar_common.wire import Amounts, Closed, Invalid, Ok, Operation, Release, Renew, Reply, Settle, Unavailable
+from bursar_enforcer.answers import balances_of
+from bursar_enforcer.books import Books
+from bursar_enforcer.expectation import Learner
+from bursar_enforcer.learning import Learning
+from bursar_enforcer.ledger import (
+    RANK_RECORDED,
+    RANK_RELEASED,
+    RELEASED_TTL_S,
+    STATES,
+    UNCONSUMED_TTL_S,
+    Call,
+    check_amounts,
+    check_counters,
+    close_call,
+    read_hold,
+    renew_call,
+)
+from bursar_enforcer.running import Running, followed_hold
+
+log = structlog.get_logger()
+
+MAX_RUNNING = 20_000
+"""Requests in flight whose first figures are kept, some 1 kB each; beyond that the oldest are followed upwards only."""
+MAX_EVENT_BYTES = 64 * 1024
+"""Largest event a renewal may carry: twenty tags of 200 characters and all other fields are below 20 kB."""
+
+Change: TypeAlias = Renew | Settle | Release
+
+_decode_usage = msgspec.json.Decoder(Usage).decode
+_NOTHING = Amounts()
+_OK = Ok()
+
+
+class Closings:
+    """Prepares the script calls of requests already admitted, and reads their answers."""
+
+    def __init__(self, books: Books, learning: Learning) -> None:
+        self._books = books
+        self._learning = learning
+        self._running: dict[str, Running] = {}
+
+    @property
+    def learner(self) -> Learner:
+        return self._learning.learner
+
+    def started(self, request_id: str, running: Running) -> None:
+        self._running[request_id] = running
+        if len(self._running) > MAX_RUNNING:
+            del self._running[next(iter(self._running))]
+
+    async def prepare(self, operation: Change) -> Call | Reply:
+        """The call, or the answer where there is nothing to call. Raises RedisUnavailable."""
+        try:
+            check_counters([entry.counter for entry in operation.hold])
+            if type(operation) is Settle:
+                check_amounts(operation.amounts)
+                running = self._running.pop(operation.request_id, None)
+                self._learning.from_settlement(operation, running.requested_model if running is not None else "")
+                return close_call(
+                    operation.request_id,
+                    RANK_RECORDED,
+                    operation.amounts,
+                    [entry.counter for entry in operation.hold],
+                    ttl_s=UNCONSUMED_TTL_S,
+                )
+            if type(operation) is Release:
+                self._running.pop(operation.request_id, None)
+                counters = [entry.counter for entry in operation.hold]
+                return close_call(operation.request_id, RANK_RELEASED, _NOTHING, counters, ttl_s=RELEASED_TTL_S)
+            assert isinstance(operation, Renew)
+            return await self._renew(operation)
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            return Invalid(str(error)[:200])
+
+    async def _renew(self, operation: Renew) -> Call | Reply:
+        if len(operation.event) > MAX_EVENT_BYTES:
+            return Invalid(f"the event has {len(operation.event)} bytes, allowed are {MAX_EVENT_BYTES}")
+        event = _decode_usage(operation.event)
+        running = self._running.get(operation.request_id)
+        book = None
+        if running is None and event.price_book_id:
+            book = await self._books.find(event.price_book_id)
+        hold = followed_hold(operation.hold, running, event, book, prompt_known=operation.prompt_known)
+        return renew_call(operation.request_id, hold, bytes(operation.event))
+
+    def reply(self, operation: Operation, result: Any) -> Reply:
+        if isinstance(result, hiredis.ReplyError):
+            return Unavailable(f"Redis answered: {result}")
+        kind = result[0]
+        if kind == b"closed_now":
+            return Ok(balances=balances_of(result, 2)) if type(operation) is Settle else _OK
+        if kind == b"kept":
+            return _OK
+        if kind == b"renewed":
+            assert isinstance(operation, Renew)
+            return Ok(hold=read_hold(result[1].decode()))
+        if kind == b"gone":
+            self._running.pop(operation.request_id, None)  # type: ignore[union-attr]
+            return Closed(STATES.get(result[1].decode(), "closed"))
+        if kind == b"closed":
+            return Unavailable("the ledger is being rebuilt")
+        log.error("counter_full", counter=result[1].decode())
+        return Unavailable("a counter would pass the largest amount")

@@ -1,0 +1,42 @@
+-- Bring one event of the governance topic into Redis, if the position is still the one it was judged at.
+--
+-- KEYS: policy, positions, documents, hmacs, providers.
+-- ARGV: position expected, position after it, count of versions, then id and version each; then (all empty where the
+--       event was rejected or is no entity) document field, document or empty, entity id, hmac or empty,
+--       "provider" or empty; then opening balances: counter, amount, ...
+if call('HGET', KEYS[1], '!open') == 'deleting' then return {'closed', 'deleting'} end
+local position = call('HGET', KEYS[2], 'governance') or ''
+if position ~= ARGV[1] then return {'moved', position} end
+call('HSET', KEYS[2], 'governance', ARGV[2])
+local V = tonumber(ARGV[3])
+for i = 1, V do call('HSET', KEYS[1], ARGV[2 + 2 * i], ARGV[3 + 2 * i]) end
+local at = 3 + 2 * V
+local field, document, entity_id, hmac, kind = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+if field ~= '' then
+  if document == '' then call('HDEL', KEYS[3], field) else call('HSET', KEYS[3], field, document) end
+  if kind == 'provider' then
+    call('HINCRBY', KEYS[1], '!providers', 1)
+    if document == '' then call('HDEL', KEYS[5], entity_id) else call('HSET', KEYS[5], entity_id, document) end
+  elseif kind == 'virtual_key' then
+    local old = call('HGET', KEYS[4], 'of:' .. entity_id)
+    if old and call('HGET', KEYS[4], old) == entity_id then call('HDEL', KEYS[4], old) end
+    if hmac == '' then
+      call('HDEL', KEYS[4], 'of:' .. entity_id)
+    else
+      call('HSET', KEYS[4], hmac, entity_id, 'of:' .. entity_id, hmac)
+    end
+  end
+end
+local time = tonumber(call('TIME')[1])
+for i = at + 6, #ARGV, 2 do
+  local counter, amount = ARGV[i], ARGV[i + 1]
+  local key = COUNTER .. counter
+  local ends = tonumber(string.match(counter, ':(%d+)$'))
+  -- Once per counter, for as long as the counter is kept; the same document comes again with every later change.
+  if ends + 40 * DAY_S > time and call('HSETNX', key, 'op', '1') == 1 then
+    local spent = call('HGET', key, 's')
+    if tonumber(spent or '0') + tonumber(amount) <= MOST then call('HINCRBY', key, 's', amount) end
+    if not spent then keep(key, counter) end
+  end
+end
+return {'applied'}

@@ -1,0 +1,62 @@
+-- Shared by every script of the ledger (joined in front of each when loaded).
+--
+-- All keys carry the hash tag {bursar}, so they lie in one slot, the slot of KEYS[1].
+--   {bursar}:policy      hash: version ids -> versions; !open -> run id of the server on which admission is open
+--   {bursar}:open        sorted set: request ids of open holds, by the time (ms) of their last renewal
+--   {bursar}:h:<id>      hash, one hold: st (o, or the rank it was closed with), h (entries), ev (event so far),
+--                        x (amounts charged, rank 1 only)
+--   {bursar}:c:<counter> hash: s spent, h held, e exposed, o open holds; ls, lh, la: spent and held before the last
+--                        admission and what it added
+--
+-- MONEY: amounts are decimal strings from end to end and are added by HINCRBY alone (exact in 64 bits). A Lua number
+-- is a double: it may be compared, never written back. No `tostring`, `..` or cjson on an amount that is a number.
+
+local POLICY = '{bursar}:policy'
+local OPEN = '{bursar}:open'
+local HOLD = '{bursar}:h:'
+local COUNTER = '{bursar}:c:'
+local MOST = 9.2e18         -- below the largest 64-bit integer; checked before the first write of a script
+local EXACT = 4503599627370496  -- 2^52: whole doubles up to here are exact, sums of two as well
+local DAY_S = 86400
+
+local call = redis.call
+
+-- The opposite of an amount given as a decimal string.
+local function negated(amount)
+  if amount == '0' then return amount end
+  if string.sub(amount, 1, 1) == '-' then return string.sub(amount, 2) end
+  return '-' .. amount
+end
+
+-- High and low part of a decimal string, base 10^9, as exact doubles.
+local function parts(text)
+  local sign = 1
+  if string.sub(text, 1, 1) == '-' then sign, text = -1, string.sub(text, 2) end
+  local n = #text
+  if n <= 9 then return 0, sign * tonumber(text) end
+  return sign * tonumber(string.sub(text, 1, n - 9)), sign * tonumber(string.sub(text, n - 8))
+end
+
+-- Whether a + b + c > limit, exactly, for decimal strings.
+local function above(limit, a, b, c)
+  local most = tonumber(limit)
+  local over = tonumber(a) + tonumber(b) + tonumber(c) - most
+  if most < EXACT or over > 65536 or over < -65536 then return over > 0 end
+  local ah, al = parts(a)
+  local bh, bl = parts(b)
+  local ch, cl = parts(c)
+  local mh, ml = parts(limit)
+  return (ah + bh + ch - mh) * 1e9 + (al + bl + cl - ml) > 0
+end
+
+-- What HINCRBY answered, exactly: a reply beyond 2^52 lost digits on its way into Lua and is read again as text.
+local function exactly(number, key, field)
+  if number < EXACT and number > -EXACT then return number end
+  return call('HGET', key, field)
+end
+
+-- Counters outlive their window: money 40 days (a late event of a month, overshoot report), the rest 8 days.
+local function keep(key, counter)
+  local unit, ends = string.match(counter, '^(%a):.*:(%d+)$')
+  call('EXPIREAT', key, tonumber(ends) + (unit == 'n' and 40 or 8) * DAY_S)
+end

@@ -1,0 +1,204 @@
+"""An enforcer process, its Redis and its SQLite log, for tests from outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from bursar_common.clock import rfc3339
+from bursar_common.eventlog.port import NewRecord
+from bursar_common.eventlog.sqlite import SqliteEventLog
+from bursar_common.events import GOVERNANCE_TOPIC, USAGE_RECORDED, USAGE_TOPIC, GovernanceData, Usage, encode_event
+from bursar_common.governance import Budget, Customer, Provider, Team, VirtualKey
+from bursar_common.ids import uuid7
+from bursar_common.keys import key_hmac, sha256_hex
+from bursar_common.wire import (
+    BATCH_PATH,
+    INTERNAL_TOKEN_HEADER,
+    Admit,
+    Amounts,
+    Balances,
+    Features,
+    GovernancePosition,
+    KeyHash,
+    Position,
+    decode_replies,
+    encode,
+)
+from tests.harness import RedisServer, ServiceProcess, eventually
+
+KEY_SECRET = "a secret of the tests"
+TOKEN = "internal-token-of-the-tests"
+KEY_VALUE = "sk-bf-" + "0" * 64
+MODEL = "claude-sonnet-4-5"
+NOW_S = 1_700_000_000
+HOLD_TTL_S = 6
+
+
+def budget(id: str, limit_nusd: int, **more: Any) -> Budget:
+    return Budget(**{"id": id, "limit_nusd": limit_nusd, "window": "1M", "anchored_at_s": NOW_S, **more})
+
+
+def usage_event(request_id: str, charged_to: tuple[str, ...], amounts: Amounts, **more: Any) -> NewRecord:
+    usage = Usage(
+        **{
+            "request_id": request_id,
+            "started_at_ms": NOW_S * 1000,
+            "virtual_key_id": "key1",
+            "outcome": "completed",
+            "cost_nusd": amounts.n,
+            "amounts": amounts,
+            "charged_to": charged_to,
+            **more,
+        }
+    )
+    value = encode_event(
+        id=f"usage:{request_id}", source="bursar/edge", type=USAGE_RECORDED, time=rfc3339(0), subject="", data=usage
+    )
+    return NewRecord(USAGE_TOPIC, usage.virtual_key_id, value)
+
+
+class World:
+    """``async with World(folder)``: everything started; ``env`` may be changed before :meth:`start`."""
+
+    def __init__(self, folder: Path, *, kind: str = "valkey", redis_arguments: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.redis = RedisServer(folder / "redis", kind, arguments=redis_arguments)
+        self.log = SqliteEventLog(folder / "log.db")
+        self.versions: dict[str, int] = {}
+        self.governance_events = 0
+        self.env = {
+            "BURSAR_HOME": str(folder),
+            "BURSAR_REDIS_URL": self.redis.url,
+            "BURSAR_INTERNAL_TOKEN": TOKEN,
+            "BURSAR_KEY_SECRET": KEY_SECRET,
+            "BURSAR_ENFORCER_LISTEN": f"unix:{folder}/enforcer.sock",
+            "BURSAR_HOLD_TTL_S": str(HOLD_TTL_S),
+            "BURSAR_LOG_LEVEL": "debug",
+        }
+        self.process = self.service("enforcer")
+
+    def service(self, name: str, **env: str) -> ServiceProcess:
+        merged = {**self.env, **env}
+        return ServiceProcess(
+            "bursar_enforcer", env=merged, address=merged["BURSAR_ENFORCER_LISTEN"], folder=self.folder, name=name
+        )
+
+    async def __aenter__(self) -> World:
+        self.redis.start()
+        await self.log.start()
+        self.process.start()
+        await self.process.ready()
+        self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{self.folder}/enforcer.sock"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+        self.process.stop()
+        self.redis.stop()
+        await self.log.close()
+
+    # ---- governance
+
+    async def govern(self, entity: str, document: msgspec.Struct | None, *, id: str = "") -> None:
+        """Append one event with the version it must have, as admin-api would."""
+        entity_id = id or document.id  # type: ignore[union-attr]
+        seen = self.versions.get(entity_id, 0)
+        data = GovernanceData(
+            entity=entity,
+            entity_id=entity_id,
+            actor="test",
+            seen={entity_id: seen},
+            document=None if document is None else msgspec.to_builtins(document),
+        )
+        self.versions[entity_id] = seen + 1
+        value = encode_event(
+            id=uuid7(),
+            source="bursar/admin",
+            type=f"bursar.{entity}.changed.v1",
+            time=rfc3339(0),
+            subject="",
+            data=data,
+        )
+        (position,) = await self.log.append([NewRecord(GOVERNANCE_TOPIC, entity_id, value)])
+        self.governance_events = position.offset + 1
+
+    async def governed(self) -> None:
+        """Wait until the enforcer has applied what was appended."""
+
+        async def applied() -> bool:
+            (reply,) = await self.batch(GovernancePosition())
+            return isinstance(reply, Position) and reply.next_offset >= self.governance_events
+
+        await eventually(applied)
+
+    def key(self, **more: Any) -> VirtualKey:
+        return VirtualKey(
+            **{
+                "id": "key1",
+                "name": "alice",
+                "hmac": key_hmac(KEY_SECRET, sha256_hex(KEY_VALUE)),
+                "created_at_s": NOW_S,
+                "team_id": "team1",
+                "budgets": (budget("bk", 10_000_000_000),),
+                **more,
+            }
+        )
+
+    async def govern_default(self, **key: Any) -> None:
+        await self.govern(
+            "provider", Provider(id="prov1", name="anthropic", kind="anthropic", created_at_s=NOW_S, credential="env:X")
+        )
+        await self.govern(
+            "customer", Customer(id="cust1", name="acme", created_at_s=NOW_S, budgets=(budget("bc", 10**12),))
+        )
+        team = Team(
+            id="team1", name="platform", created_at_s=NOW_S, customer_id="cust1", budgets=(budget("bt", 10**11),)
+        )
+        await self.govern("team", team)
+        await self.govern("virtual_key", self.key(**key))
+        await self.governed()
+
+    # ---- HTTP
+
+    async def batch(self, *operations: msgspec.Struct) -> list[Any]:
+        async with self.session.post(
+            f"http://bursar{BATCH_PATH}", data=encode(operations), headers={INTERNAL_TOKEN_HEADER: TOKEN}
+        ) as response:
+            body = await response.read()
+            assert response.status == 200, (response.status, body)
+            return decode_replies(body)
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        async with self.session.get(f"http://bursar{path}", headers={INTERNAL_TOKEN_HEADER: TOKEN}) as response:
+            return response.status, await response.read()
+
+    def admit_of(self, request_id: str, **more: Any) -> Admit:
+        return Admit(
+            **{
+                "request_id": request_id,
+                "key_hashes": (KeyHash("x-api-key", sha256_hex(KEY_VALUE)),),
+                "model": MODEL,
+                "max_tokens": 1000,
+                "features": Features(text_bytes=400),
+                "started_at_ms": NOW_S * 1000,
+                **more,
+            }
+        )
+
+    async def admit(self, request_id: str, **more: Any) -> Any:
+        (reply,) = await self.batch(self.admit_of(request_id, **more))
+        return reply
+
+    async def balances(self, *counters: str) -> list[Any]:
+        (reply,) = await self.batch(Balances(counters))
+        return list(reply.balances)
+
+    def script_replies(self) -> list[dict[str, Any]]:
+        """What the scripts answered, from the debug log."""
+        lines = (line for line in self.process.output().splitlines() if '"script_reply"' in line)
+        return [json.loads(line) for line in lines]
