@@ -24,7 +24,7 @@ from bursar_admin.routes import Route, config, customers, health, openapi, provi
 from bursar_admin.spending import Spending
 from bursar_common.clock import Clock, SystemClock
 from bursar_common.eventlog import open_log
-from bursar_common.eventlog.port import EventLog, LogUnavailable, OffsetLost
+from bursar_common.eventlog.port import EventLog, LogIncompatible, LogUnavailable, OffsetLost
 from bursar_common.ids import IdMinter, uuid7
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
@@ -192,7 +192,7 @@ async def serve(settings: Settings) -> int:
         assert follower is not None
         await asyncio.wait({signalled, follower}, return_when=asyncio.FIRST_COMPLETED)
         return 0 if signalled.done() else 1
-    except (LogUnavailable, OffsetLost) as error:
+    except (LogUnavailable, LogIncompatible, OffsetLost) as error:
         print(f"The governance log cannot be read: {error}", file=sys.stderr)  # noqa: T201
         return 1
     finally:

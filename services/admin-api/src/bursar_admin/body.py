@@ -11,7 +11,8 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bursar_admin.errors import Problem, Refusal, bad_field, invalid
+from bursar_admin.errors import HIDDEN, Problem, Refusal, bad_field, invalid
+from bursar_admin.fields import MIN_VALUE_CHARS
 from bursar_admin.schemas import REQUIRED, Body
 
 MAX_BODY_BYTES = 1 << 20
@@ -100,15 +101,16 @@ def _problem(model: type[BaseModel], item: dict[str, Any], value: Any) -> Proble
     location = item["loc"]
     path = path_text(location)
     kind, context = item["type"], item.get("ctx", {})
+    given = _at(value, location)
     if kind == "extra_forbidden":
         fields = _fields_at(model, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), fields, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         if model.__name__ == "UserBody" and location[-1] in ("budget", "budgets", "rate_limit"):
-            return Problem("is not supported on users yet: set it on the key or the team", path, None, fields)
-        # What was given for an unknown field is not repeated: it may be a misspelled `value`.
-        return Problem(f"is not a field here{hint}", path, None, fields)
-    given = _at(value, location)
+            return Problem("is not supported on users yet: set it on the key or the team", path, given, fields)
+        if isinstance(given, str) and len(given) >= MIN_VALUE_CHARS:
+            given = HIDDEN  # long enough to be a key under a misspelled `value`
+        return Problem(f"is not a field here{hint}", path, given, fields)
     if kind == "fault":
         return Problem(context["message"], path, given, context["allowed"])
     if kind == "literal_error":

@@ -25,8 +25,9 @@ from bursar_common.ids import IdMinter
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 3
-"""Times a command is judged anew after another writer was first."""
+MAX_ATTEMPTS = 8
+"""Times a command is judged before it is given up because writers in other replicas were faster. Each round one of them
+gets through, so with a few replicas this is not reached but under a storm of writes to one name space."""
 APPEND_TIMEOUT_S = 10.0
 """Until an append that is not confirmed is given up as unknown."""
 APPLIED_TIMEOUT_S = 5.0

@@ -11,6 +11,7 @@ from bursar_admin.prices import check_models
 from bursar_admin.projection import Projection
 from bursar_admin.schemas import NewVirtualKeyBody, ProviderConfigBody, VirtualKeyBody
 from bursar_admin.writes import Decision, write, zone_of
+from bursar_common.clock import rfc3339
 from bursar_common.governance import ProviderConfig, VirtualKey
 
 
@@ -19,7 +20,7 @@ def create_key(projection: Projection, body: NewVirtualKeyBody, hmac: str, momen
     assert body.name is not None
     blank = VirtualKey(id=moment.mint(), name=body.name, hmac=hmac, created_at_s=moment.now_s)
     if body.expires_at is not None and body.expires_at <= moment.now_s:
-        raise bad_field("expires_at", "is in the past", body.expires_at, "a time to come, or null")
+        raise bad_field("expires_at", "is in the past", rfc3339(body.expires_at * 1000), "a time to come, or null")
     after = _changed(projection, blank, body, moment)
     check_name(projection, "virtual_key", after.team_id or after.customer_id, after.name)
     _check_hash_free(projection, hmac)
@@ -91,10 +92,19 @@ def _configs(
 ) -> tuple[ProviderConfig, ...] | None:
     existing = before.provider_configs
     if not body.given("provider_configs"):
-        if existing is None or zones.before == zones.after:
+        if existing is None or (zones.before == zones.after and body.calendar_aligned is None):
             return existing
-        # Moved to another time zone: the windows of the configs' own limits move, too.
-        return tuple(_config_limits(config, None, "", zones, moment) for config in existing)
+        # Moved to another time zone, or aligned as a whole: the windows of the configs' own limits move, too.
+        return tuple(
+            _config_limits(
+                config,
+                ProviderConfigBody(provider=config.provider).model_copy(update=_default(body)),
+                "",
+                zones,
+                moment,
+            )
+            for config in existing
+        )
     if body.provider_configs is None:
         return None
     named: set[str] = set()
@@ -104,8 +114,15 @@ def _configs(
         if item.provider in named:
             raise bad_field(f"{path}.provider", "stands twice in the list", item.provider, "each provider once")
         named.add(item.provider)
+        if item.calendar_aligned is None:
+            item = item.model_copy(update=_default(body))
         result.append(_config(projection, existing or (), item, path, zones, moment))
     return tuple(result)
+
+
+def _default(body: VirtualKeyBody) -> dict[str, bool]:
+    """A key's ``calendar_aligned`` is the default of its provider configs, too."""
+    return {} if body.calendar_aligned is None else {"calendar_aligned": body.calendar_aligned}
 
 
 def _config(
@@ -136,9 +153,8 @@ def _config(
 
 
 def _config_limits(
-    config: ProviderConfig, item: ProviderConfigBody | None, path: str, zones: Zones, moment: Moment
+    config: ProviderConfig, body: ProviderConfigBody, path: str, zones: Zones, moment: Moment
 ) -> ProviderConfig:
-    body = item or ProviderConfigBody(provider=config.provider)
     return msgspec.structs.replace(
         config,
         budgets=merge_budgets(config.budgets, body, path, zones, moment),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ MAX_LIMIT = 500
 """Entities of one page."""
 MAX_OFFSET = (1 << 53) - 1
 
+BODY_TIMEOUT_S = 30.0
+"""Until a body of at most 1 MiB must have arrived."""
+
 PAGING = (
     Parameter(
         "limit",
@@ -32,9 +36,12 @@ Model = TypeVar("Model", bound=Body)
 
 
 async def raw_body(request: web.Request) -> bytes:
-    """Raises Refusal (413)."""
+    """Raises Refusal (408, 413)."""
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise Refusal(408, "timeout_error", f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refusal(413, "request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.") from None
 

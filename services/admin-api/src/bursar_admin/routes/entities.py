@@ -117,14 +117,17 @@ class Entities:
             }
         )
 
+    def find(self, key: str) -> Any:
+        """The document of that id. Raises Refusal (404)."""
+        return owners.find(self.desk.projection, self.kind.entity, key)
+
     def matches(self, document: Any, name: str, value: str) -> bool:
         """Whether a document passes one filter."""
         return self.kind.matches(document, name, value)
 
     async def get(self, request: web.Request) -> web.Response:
         check_query(request)
-        entity_id = request.match_info["id"]
-        document = owners.find(self.desk.projection, self.kind.entity, entity_id)
+        document = self.find(request.match_info["id"])
         (answer,), balances = await self.desk.represent(self.kind.entity, [document])
         return json_answer({self.kind.singular: answer, "balances": balances}, version=answer["version"])
 
@@ -140,7 +143,7 @@ class Entities:
         body: Any = await read(request, self.kind.change_body)
         version = expected_version(request, body.version)
         body = body.model_copy(update={"version": version})
-        entity_id = request.match_info["id"]
+        entity_id = self.find(request.match_info["id"]).id
         return await self.carry_out(
             lambda projection, moment: self.kind.change(self.desk, projection, entity_id, body, moment), "changed"
         )
@@ -149,7 +152,7 @@ class Entities:
         check_query(request)
         await read(request, Body, optional=True)
         version = expected_version(request)
-        entity_id = request.match_info["id"]
+        entity_id = self.find(request.match_info["id"]).id
         outcome = await self.desk.run(
             lambda projection, moment: owners.delete(projection, self.kind.entity, entity_id, version, moment)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bursar_admin import providers
 from bursar_admin.answers import ProviderAnswer
 from bursar_admin.desk import Desk
@@ -27,5 +29,12 @@ KIND = Kind(
 )
 
 
+class Providers(Entities):
+    def find(self, key: str) -> Any:
+        """By id, or by name, which is as unique and which keys refer to."""
+        named = self.desk.projection.named("provider", "", key)
+        return super().find(key if key in self.desk.projection.providers or named is None else named)
+
+
 def routes(desk: Desk) -> list[Route]:
-    return Entities(desk, KIND).routes()
+    return Providers(desk, KIND).routes()
