@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from clickhouse_connect import get_client
+from clickhouse_connect.driver import options as client_options
 from clickhouse_connect.driver.exceptions import ClickHouseError, Error, OperationalError
 from urllib3.exceptions import HTTPError
 
@@ -26,6 +27,11 @@ from bursar_common.settings import SettingsError
 from bursar_common.wire import INTERNAL_TOKEN_HEADER
 
 T = TypeVar("T")
+
+for _name in ("pd", "pd_time_test", "pl"):
+    # The client imports pandas at the first insert, to see whether it was given a data frame: 2 s and 60 MB for
+    # nothing. None is its own mark for "not installed".
+    vars(client_options).setdefault(_name, None)
 
 DATABASE = "bursar"
 CONNECT_TIMEOUT_S = 5
@@ -154,7 +160,9 @@ class Analytics:
     def _open(self) -> Any:
         parts = self._parts
         if parts.scheme == "chdb":
-            return get_client(interface="chdb", path="/" + parts.path.lstrip("/"), chdb_options=self._options)
+            return get_client(
+                interface="chdb", path="/" + parts.path.lstrip("/"), chdb_options=self._options, tz_mode="aware"
+            )
         headers = {INTERNAL_TOKEN_HEADER: self._internal_token} if self._internal_token else {}
         return get_client(
             interface=parts.scheme,
@@ -170,6 +178,7 @@ class Analytics:
             ca_cert=str(self._ca_file) if self._ca_file else None,
             headers=headers,
             autogenerate_session_id=False,
+            tz_mode="aware",
         )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from bursar_aggregator.decode import Poison, decode
 from bursar_aggregator.rows import row_of
-from bursar_common.eventlog.port import LogRecord
+from bursar_common.eventlog.port import LogRecord, record_bytes
 
 MAX_BATCH_RECORDS = 5_000
 """Records of one insert. Half a second of what the job reads at its best; larger blocks gain nothing and repeat more
@@ -31,6 +31,18 @@ class SetAside(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, frozen=True):
     rows: Sequence[tuple[Any, ...]]
     set_aside: Sequence[SetAside]
+
+
+def in_chunks(records: Sequence[LogRecord], max_bytes: int) -> Iterator[Sequence[LogRecord]]:
+    """The records in order, in pieces of at most ``max_bytes`` (a larger record stands alone)."""
+    start = size = 0
+    for index, record in enumerate(records):
+        size += record_bytes(record)
+        if size > max_bytes and index > start:
+            yield records[start:index]
+            start, size = index, record_bytes(record)
+    if start < len(records):
+        yield records[start:]
 
 
 def batch_of(records: Iterable[LogRecord]) -> Batch:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +42,9 @@ ENGINE_OPTIONS: Final[Mapping[str, str]] = {
 }
 
 _ERROR = re.compile(r"Code: (\d+)\. DB::Exception: ")
-_NESTED = re.compile(r"^(?:Code: \d+\. DB::Exception: )+(?=Code: \d+\. DB::Exception: )")
+_NESTED = re.compile(
+    r"^(?:Code: \d+\. DB::Exception: )+(?=Code: \d+\. DB::Exception: )| \(\w+\) \(version [^)]*\)\.(?= \()"
+)
 
 
 class EngineError(Exception):
@@ -68,11 +71,10 @@ class Engine:
         # chDB compares paths as text and changes the working directory while it is imported.
         self.path = os.path.realpath(folder)
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        from chdb import _chdb
-
-        self._chdb: Any = _chdb
+        self._chdb = _import_chdb()
         self._main = self._connect(f"{self.path}?{urlencode(ENGINE_OPTIONS)}")
         self._replace_default_database()
+        self.run_main("CREATE DATABASE IF NOT EXISTS bursar COMMENT 'Bursar: usage and its cost'", "Null")
         self.version = self.run_main("SELECT version()", "TSVRaw").body.decode().strip()
 
     def _connect(self, text: str) -> Any:
@@ -197,6 +199,19 @@ class _Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.close()
+
+
+def _import_chdb() -> Any:
+    """The engine's module, without the 40 MB of pyarrow that its Python interface imports if there."""
+    hidden = "pyarrow" not in sys.modules
+    if hidden:
+        sys.modules["pyarrow"] = None  # type: ignore[assignment]
+    try:
+        from chdb import _chdb
+    finally:
+        if hidden:
+            del sys.modules["pyarrow"]
+    return _chdb
 
 
 def quote(text: str) -> str:
