@@ -1,6 +1,6 @@
 """A process that appends to an event log and says on its standard output what was acknowledged: the victim of tests
-that kill it. ``python -m tests.harness.appender <topic> <name> <writers> <records each> [file limit in bytes]``, where 0
-records mean "until killed"; the log is named by the environment, as in a service."""
+that kill it. ``python -m tests.harness.appender <topic> <name> <writers> <records each> [file limit in bytes]``, where
+0 records mean "until killed"; the log is named by the environment, as in a service."""
 
 from __future__ import annotations
 
