@@ -1,0 +1,340 @@
+"""One paid request's way: admit, forward, relay, record, settle.
+
+What a crash or a cancellation between two steps does: before the request is sent, the hold is released (a crash leaves
+it to expire). Once it is sent, the usage event goes into the outbox and then the hold is settled, in a task of its own
+that neither the client's leaving nor the answer waits for. A crash before the outbox has the event leaves the hold to
+expire at what it last stood at; a crash after it is made good by the enforcer, which reads the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+
+from bursar_common.clock import Clock, rfc3339
+from bursar_common.events import USAGE_DENIED, USAGE_RECORDED, Billing, Outcome, encode_event
+from bursar_common.ids import IdMinter
+from bursar_common.wire import Admit, Admitted, Ok, Refused, Release, Renew, Settle, encode
+from bursar_edge.admission import Enforcer, LedgerUnreachable
+from bursar_edge.attribution import attribute
+from bursar_edge.bodies import Lease
+from bursar_edge.books import PriceBooks
+from bursar_edge.credentials import CredentialStore, own_login, presented
+from bursar_edge.incoming import REASONS, ClientGone, Incoming, answer_headers
+from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, Origin, Reply, exchange
+from bursar_edge.outbox import Outbox
+from bursar_edge.refusals import Said, say
+from bursar_edge.relay import Times, UpstreamCut, reader_for, relay
+from bursar_edge.request_head import RequestHead
+from bursar_edge.samples import DeniedSample
+from bursar_edge.upstream import AddressRefused, Upstreams, down_headers, listed_in_connection, up_head
+from bursar_edge.usage_event import Closing, Facts, close, denied, so_far
+
+log = structlog.get_logger()
+
+
+class Parts:
+    """What every exchange uses."""
+
+    def __init__(
+        self,
+        *,
+        enforcer: Enforcer,
+        outbox: Outbox,
+        upstreams: Upstreams,
+        credentials: CredentialStore,
+        books: PriceBooks,
+        clock: Clock,
+        new_id: IdMinter,
+        times: Times,
+        answer_s: float,
+        renew_s: float,
+    ) -> None:
+        self.enforcer = enforcer
+        self.outbox = outbox
+        self.upstreams = upstreams
+        self.credentials = credentials
+        self.books = books
+        self.clock = clock
+        self.new_id = new_id
+        self.times = times
+        self.answer_s = answer_s
+        self.renew_s = renew_s
+        self.samples = DeniedSample()
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run to its end whatever happens to the handler; drained at stop."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
+    async def finished(self) -> None:
+        """Return when everything spawned is done."""
+        while self._finishing:
+            await asyncio.wait(set(self._finishing))
+
+
+class Exchange:
+    """One ``POST /v1/messages``."""
+
+    def __init__(
+        self, parts: Parts, incoming: Incoming, request_id: str, target: str, head: RequestHead, lease: Lease
+    ) -> None:
+        self._parts = parts
+        self._incoming = incoming
+        self._lease = lease
+        self._target = target
+        self._key_hashes = presented(incoming.headers)
+        started_at_ms = parts.clock.now_ms()
+        attribution = attribute(incoming.headers, head.user_id)
+        self._facts = Facts(request_id, started_at_ms, head, attribution)
+        self._renewal: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def run(self) -> None:
+        """Answer the request. Raises ClientGone and CancelledError when the client left."""
+        parts, facts = self._parts, self._facts
+        if not self._key_hashes:
+            self._refuse(Refused("no_key"))
+            return
+        if not parts.outbox.reserve():
+            self._refuse(Refused("outbox_full"))
+            return
+        try:
+            admitted = await self._admit()
+        except BaseException as error:
+            parts.outbox.free()
+            if isinstance(error, LedgerUnreachable):
+                log.warning("ledger_unreachable", why=str(error))
+                self._refuse(Refused("ledger_unreachable"))
+                return
+            raise
+        if isinstance(admitted, Refused):
+            parts.outbox.free()
+            self._refuse(admitted)
+            return
+        facts.admitted, facts.hold, facts.provider = admitted, admitted.hold, admitted.route.provider
+        parts.books.prefetch(admitted.price_book_id)
+        if parts.upstreams.simulator_url and facts.provider == "anthropic":
+            facts.provider = "simulator"
+        outcome: Outcome = "not_sent"
+        try:
+            ready = self._ready(admitted)
+            if ready is not None:
+                origin, credential = ready
+                outcome = await self._forward(origin, credential)
+        except (ClientGone, asyncio.CancelledError):
+            outcome = self._left
+            raise
+        finally:
+            self._finish(outcome)
+
+    _left: Outcome = "not_sent"
+    """What the request ends as if the client leaves now."""
+
+    # ---- admit
+
+    async def _admit(self) -> Admitted | Refused:
+        facts, attribution = self._facts, self._facts.attribution
+        head = facts.head
+        ask = Admit(
+            request_id=facts.request_id,
+            key_hashes=self._key_hashes,
+            model=head.model,
+            max_tokens=head.max_tokens,
+            features=head.features,
+            started_at_ms=facts.started_at_ms,
+            provider=head.provider,
+            stream=head.stream,
+            session=attribution.session,
+            agent=attribution.agent,
+            tags=attribution.tags,
+        )
+        try:
+            return await self._parts.enforcer.admit(ask)
+        except BaseException:
+            # Nobody knows whether it was admitted: take it back. A late admission of this id is then refused.
+            self._parts.enforcer.tell(Release(facts.request_id))
+            raise
+
+    def _refuse(self, refused: Refused, detail: str = "") -> None:
+        facts, parts = self._facts, self._parts
+        said = say(refused, facts.request_id, detail=detail)
+        facts.status, facts.error_type = said.status, said.type
+        if facts.admitted is None and refused.owners is not None:
+            usage = denied(facts, refused, said.status, said.type, parts.clock.now_ms())
+            value = encode_event(
+                id=f"denied:{facts.request_id}",
+                source="bursar/edge",
+                type=USAGE_DENIED,
+                time=rfc3339(facts.started_at_ms),
+                subject=usage.virtual_key_id,
+                data=usage,
+            )
+            parts.spawn(parts.outbox.append(usage.virtual_key_id, value))
+        elif facts.admitted is None:
+            parts.samples.refused(said.reason, self._key_hashes)
+        send(self._incoming, said, facts.request_id)
+
+    # ---- forward and relay
+
+    def _ready(self, admitted: Admitted) -> tuple[Origin, list[Header]] | None:
+        """Address and credential; None after answering that there are none."""
+        parts, facts, route = self._parts, self._facts, admitted.route
+        credential: list[Header] = []
+        if route.credential == "client":
+            facts.credential = "client"
+            credential, billing = own_login(self._incoming.headers, admitted.header)
+            if not credential:
+                self._refuse(Refused("no_client_credential"))
+                return None
+            facts.billing = _billing(billing)
+        elif facts.provider != "simulator":
+            resolved = parts.credentials.resolve(route.credential)
+            if resolved is not None:
+                facts.credential = resolved.reference
+                credential = [(b"x-api-key", resolved.value.encode())]
+            elif not parts.upstreams.overridden(route):
+                self._refuse(Refused("no_credential", subject=route.provider))
+                return None
+        try:
+            return parts.upstreams.origin(route), credential
+        except AddressRefused as problem:
+            self._refuse(Refused("upstream_refused", subject=route.provider), str(problem))
+            return None
+
+    async def _forward(self, origin: Origin, credential: list[Header]) -> Outcome:
+        parts, facts, incoming = self._parts, self._facts, self._incoming
+        head = up_head(
+            "POST",
+            origin.base_path + self._target,
+            origin,
+            incoming.raw_headers,
+            listed_in_connection(incoming.headers),
+            credential,
+            parts.upstreams.via,
+            len(facts.head.body),
+            readable=True,
+        )
+        self._renewal = asyncio.get_running_loop().call_later(parts.renew_s, self._renew_later)
+        self._left = "unknown"
+        try:
+            reply = await exchange(parts.upstreams.connector, origin, head, facts.head.body, answer_s=parts.answer_s)
+        except NotConnected as problem:
+            self._left = "not_sent"
+            log.warning("upstream_unreachable", provider=facts.provider, why=str(problem))
+            self._refuse(Refused("upstream_unreachable", subject=facts.provider))
+            return "not_sent"
+        except NoAnswer as problem:
+            reason = "upstream_silent" if isinstance(problem, AnswerLate) else "upstream_died"
+            log.warning(reason, provider=facts.provider, why=str(problem), request_id=facts.request_id)
+            self._refuse(Refused(reason, subject=facts.provider))
+            return "unknown"
+        facts.head = msgspec.structs.replace(facts.head, body=b"")
+        self._lease.release()
+        return await self._relay(reply)
+
+    async def _relay(self, reply: Reply) -> Outcome:
+        facts, incoming = self._facts, self._incoming
+        facts.status = reply.status
+        facts.upstream_request_id = reply.headers.get("request-id", "")[:128]
+        good = 200 <= reply.status < 300
+        self._left = "interrupted" if good else "upstream_error"
+        headers = down_headers(reply.raw_headers, listed_in_connection(reply.headers))
+        headers.append((b"x-bursar-request-id", facts.request_id.encode()))
+        reader, feeds = reader_for(reply)
+        facts.reader = reader
+        try:
+            await relay(incoming, reply, headers, facts, feeds, self._parts.times)
+        except UpstreamCut as problem:
+            log.warning("upstream_cut", provider=facts.provider, why=str(problem), request_id=facts.request_id)
+            return self._left
+        if not good:
+            return "upstream_error"
+        return "interrupted" if reader.error_type and not reader.finished else "completed"
+
+    # ---- renew
+
+    def _renew_later(self) -> None:
+        self._renewal = asyncio.get_running_loop().call_later(self._parts.renew_s, self._renew_later)
+        self._parts.spawn(self._renew())
+
+    async def _renew(self) -> None:
+        facts, parts = self._facts, self._parts
+        if self._closed:
+            return
+        event = msgspec.Raw(encode(so_far(facts, parts.clock.now_ms())))
+        known = facts.reader is not None and facts.reader.started
+        give_up_s = parts.clock.monotonic_s() + parts.renew_s
+        try:
+            reply = await parts.enforcer.ask(encode(Renew(facts.request_id, facts.hold, event, known)), give_up_s)
+        except LedgerUnreachable:
+            return  # the next renewal carries the whole hold, too
+        if isinstance(reply, Ok) and reply.hold and not self._closed:
+            facts.hold = reply.hold
+
+    # ---- record and settle
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._closed = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._parts.spawn(self._record(outcome))
+
+    async def _record(self, outcome: Outcome) -> None:
+        facts, parts = self._facts, self._parts
+        admitted = facts.admitted
+        assert admitted is not None
+        ended_at_ms = parts.clock.now_ms()
+        try:
+            book = None
+            if outcome not in ("not_sent", "upstream_error"):
+                book = parts.books.known(admitted.price_book_id) or await parts.books.get(admitted.price_book_id)
+            closing = close(facts, outcome, book, ended_at_ms)
+            usage = closing.usage
+            if closing.unpriced:
+                log.error("served_model_has_no_price", model=usage.model, request_id=facts.request_id)
+            value = encode_event(
+                id=f"usage:{facts.request_id}",
+                source="bursar/edge",
+                type=USAGE_RECORDED,
+                time=rfc3339(ended_at_ms),
+                subject=usage.virtual_key_id,
+                data=usage,
+            )
+            await parts.outbox.append(usage.virtual_key_id, value)
+        finally:
+            parts.outbox.free()
+        self._settle(closing)
+
+    def _settle(self, closing: Closing) -> None:
+        facts, parts, usage = self._facts, self._parts, closing.usage
+        parts.enforcer.tell(
+            Settle(
+                request_id=facts.request_id,
+                hold=facts.hold,
+                amounts=closing.amounts,
+                outcome=usage.outcome,
+                virtual_key_id=usage.virtual_key_id,
+                model=usage.model,
+                session=usage.session_id,
+                agent=usage.agent_id,
+                text_bytes=usage.text_bytes,
+                usage=closing.counted,
+            )
+        )
+        parts.enforcer.settled(usage.charged_to)
+
+
+def _billing(kind: str) -> Billing:
+    return "subscription" if kind == "subscription" else "customer"
+
+
+def send(incoming: Incoming, said: Said, request_id: str) -> None:
+    """Answer with a refusal."""
+    incoming.answer(said.status, [*answer_headers(request_id), *said.headers], said.body, REASONS.get(said.status, ""))

@@ -1,0 +1,250 @@
+"""An answer's way to the client: bytes as they come, while the usage reader looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from aiohttp.client_exceptions import ClientError
+
+from bursar_edge.incoming import ClientGone, Incoming
+from bursar_edge.link import Header, Reply
+from bursar_edge.refusals import PING, error_event
+from bursar_edge.usage_event import Facts
+from bursar_edge.usage_reader import JsonReader, SseReader, UsageReader
+
+MAX_DECODED_BYTES = 64 << 20
+"""Bytes a compressed answer may decode to for reading; beyond it the usage is ``unreadable``."""
+
+
+class UpstreamCut(Exception):
+    """The provider's answer broke off."""
+
+
+class Times(NamedTuple):
+    """Waits of a relay, in seconds, and the clock (Unix milliseconds)."""
+
+    ping_s: float
+    """Silence after which the gateway sends a ping of its own; the client gives up after 300 s without a byte."""
+    silence_s: float
+    """Silence after which the upstream counts as dead."""
+    now_ms: Callable[[], int]
+
+
+class Feeds(Protocol):
+    def feed(self, chunk: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def reader_for(reply: Reply) -> tuple[UsageReader, Feeds]:
+    """The reader of a successful answer, and what to feed with its bytes (a decoder in between, if it came
+    compressed all the same)."""
+    content_type = reply.headers.get("content-type", "")
+    reader: SseReader | JsonReader = SseReader() if is_stream(content_type) else JsonReader()
+    encoding = reply.headers.get("content-encoding", "").strip().lower()
+    if not encoding or encoding == "identity":
+        return reader, reader
+    return reader, _Decoded(reader, encoding)
+
+
+def is_stream(content_type: str) -> bool:
+    return content_type[:17].lower() == "text/event-stream"
+
+
+class _Decoded:
+    """Decodes a copy of a compressed answer. What it cannot decode it leaves unread."""
+
+    def __init__(self, reader: SseReader | JsonReader, encoding: str) -> None:
+        self._reader = reader
+        self._decoder = _decoder(encoding)
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> None:
+        if self._decoder is None:
+            return
+        try:
+            data = self._decoder(chunk)
+        except Exception:
+            self._decoder = None
+            return
+        self._size += len(data)
+        if self._size > MAX_DECODED_BYTES:
+            self._decoder = None
+        elif data:
+            self._reader.feed(data)
+
+    def end(self) -> None:
+        self._reader.end()
+
+
+def _decoder(encoding: str) -> Any:
+    if encoding in ("gzip", "x-gzip"):
+        gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return lambda chunk: gzip.decompress(chunk, MAX_DECODED_BYTES)
+    if encoding == "deflate":
+        return _Deflate().decompress
+    if encoding == "zstd":
+        import zstandard
+
+        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress
+    if encoding == "br":
+        try:
+            import brotli  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            return None
+        return brotli.Decompressor().process
+    return None
+
+
+class _Deflate:
+    """``deflate`` means zlib's format, and some servers send it without the header."""
+
+    def __init__(self) -> None:
+        self._inflate: Any = None
+
+    def decompress(self, chunk: bytes) -> bytes:
+        if self._inflate is None:
+            self._inflate = zlib.decompressobj()
+            try:
+                return bytes(self._inflate.decompress(chunk, MAX_DECODED_BYTES))
+            except zlib.error:
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        return bytes(self._inflate.decompress(chunk, MAX_DECODED_BYTES))
+
+
+class Watch:
+    """Pings a silent event stream, and gives up on an upstream that stays silent too long.
+
+    One timer that looks when the last bytes came, so that an event costs no timer."""
+
+    __slots__ = (
+        "_every_s",
+        "_handle",
+        "_incoming",
+        "_loop",
+        "_pings",
+        "_reply",
+        "_silence_s",
+        "last_s",
+        "pinged_s",
+        "tail",
+    )
+
+    def __init__(self, incoming: Incoming, reply: Reply, times: Times, *, pings: bool) -> None:
+        self._incoming = incoming
+        self._reply = reply
+        self._every_s = min(times.ping_s, times.silence_s)
+        self._silence_s = times.silence_s
+        self._pings = pings
+        self._loop = asyncio.get_running_loop()
+        self.last_s = self.pinged_s = self._loop.time()
+        self.tail = b""
+        self._handle = self._loop.call_later(self._every_s, self._tick)
+
+    def at_boundary(self) -> bool:
+        """Whether an event of our own may be written now."""
+        return not self.tail or self.tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+    def _tick(self) -> None:
+        now_s = self._loop.time()
+        if now_s - self.last_s >= self._silence_s:
+            self._reply.cut()
+            return
+        quiet_s = now_s - max(self.last_s, self.pinged_s)
+        if quiet_s >= self._every_s:
+            self.pinged_s = now_s
+            quiet_s = 0.0
+            incoming = self._incoming
+            if self._pings and self.at_boundary() and not incoming.protocol.writing_paused:
+                try:
+                    incoming.write(PING)
+                except ClientGone:
+                    return  # the handler is told by its cancellation
+        self._handle = self._loop.call_later(self._every_s - quiet_s, self._tick)
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+
+async def relay(
+    incoming: Incoming, reply: Reply, headers: list[Header], facts: Facts, feeds: Feeds | None, times: Times
+) -> None:
+    """Relay an answer to its end. Raises UpstreamCut after telling the client (an ``error`` event at an event boundary,
+    else an unfinished answer), ClientGone and CancelledError when the client left. The upstream connection is closed on
+    every way out but the good one."""
+    body = reply.body
+    try:
+        if body.is_eof():  # it came whole, with its head
+            content = body.read_nowait(-1)
+            incoming.answer(reply.status, headers, content, reply.reason)
+            facts.first_byte_ms = times.now_ms()
+            if feeds is not None:
+                feeds.feed(content)
+                feeds.end()
+            reply.release()
+            return
+        length = reply.headers.get("content-length")
+        incoming.start(reply.status, reply.reason, headers, length=int(length) if length else None)
+    except ClientGone:
+        reply.close()
+        raise
+    events = reply.status == 200 and is_stream(reply.headers.get("content-type", ""))
+    ours = events and length is None and reply.headers.get("content-encoding", "identity").lower() == "identity"
+    watch = Watch(incoming, reply, times, pings=ours)
+    try:
+        await _pump(incoming, body, facts, feeds, watch, times)
+        if reply.until_close and events and isinstance(feeds, SseReader) and not feeds.stopped:
+            raise UpstreamCut("the connection ended")
+        incoming.end()
+    except UpstreamCut:
+        reply.close()
+        _tell_cut(incoming, ours and watch.at_boundary(), facts.request_id)
+        raise
+    except BaseException:
+        reply.close()
+        raise
+    finally:
+        watch.stop()
+    reply.release()
+
+
+async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None, watch: Watch, times: Times) -> None:
+    readany, write, protocol, now_s = body.readany, incoming.write, incoming.protocol, asyncio.get_running_loop().time
+    try:
+        while True:
+            try:
+                chunk = await readany()
+            except (ClientError, OSError, RuntimeError) as error:
+                raise UpstreamCut(type(error).__name__) from None
+            if not chunk:
+                return
+            write(chunk)
+            watch.last_s = now_s()
+            watch.tail = chunk[-4:] if len(chunk) > 3 else (watch.tail + chunk)[-4:]
+            if facts.first_byte_ms is None:
+                facts.first_byte_ms = times.now_ms()
+            if feeds is not None:
+                feeds.feed(chunk)
+            if protocol.writing_paused:
+                try:
+                    await incoming.drain()
+                except (ClientError, OSError):
+                    raise ClientGone("the client closed the connection") from None
+                watch.last_s = now_s()
+    finally:
+        if feeds is not None:
+            feeds.end()
+
+
+def _tell_cut(incoming: Incoming, with_event: bool, request_id: str) -> None:
+    try:
+        if with_event:
+            incoming.write(error_event("upstream_cut", request_id))
+            incoming.end()
+        else:
+            incoming.abort()
+    except ClientGone:
+        pass
