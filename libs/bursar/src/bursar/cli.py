@@ -93,6 +93,26 @@ def simulate(port: int, host: str, records: int, fd: int | None) -> None:
     sys.exit(code)
 
 
+@main.command()
+@click.argument("store", type=click.Choice(["ledger", "analytics"]))
+@click.option("--home", default="~/.bursar", envvar="BURSAR_HOME", show_default=True, help="Home of the local Bursar.")
+def rebuild(store: str, home: str) -> None:
+    """Delete a derived store and replay it from the event log, to the same figures.
+
+    `ledger` is Redis: admission is closed meanwhile, requests wait. `analytics` is ClickHouse. Works while `bursar up`
+    runs and while it does not; with BURSAR_KAFKA_BOOTSTRAP set, on separately run services.
+    """
+    import os
+
+    from bursar.home import Home, StartRefused
+    from bursar.rebuild import run
+
+    try:
+        sys.exit(run(store, Home.at(home), os.environ, click.echo))
+    except StartRefused as refusal:
+        raise click.ClickException(str(refusal)) from None
+
+
 @main.group()
 def topics() -> None:
     """The event log's topics on Kafka (separately run services)."""

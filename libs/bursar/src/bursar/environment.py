@@ -67,6 +67,15 @@ class Addresses:
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
 
+def home_secrets(home: Home, environ: Mapping[str, str]) -> Secrets:
+    """The secrets that every start needs: from the environment, else kept in the home, made where they are missing."""
+    return Secrets(
+        internal_token=environ.get("BURSAR_INTERNAL_TOKEN") or home.secret("internal-token")[0],
+        key_secret=environ.get("BURSAR_KEY_SECRET") or home.secret("key-secret")[0],
+        admin_token=environ.get("BURSAR_ADMIN_TOKEN", ""),
+    )
+
+
 def check_own_settings(environ: Mapping[str, str], home: Home) -> None:
     """Raises StartRefused where a setting would be ignored."""
     for name in OWN_SETTINGS:
@@ -96,7 +105,7 @@ def child_environments(
     plain["PYTHONUNBUFFERED"] = "1"
     common = plain | {n: v for n, v in environ.items() if n.startswith("BURSAR_") and n not in withheld}
     common |= {"BURSAR_HOME": str(home.path), "BURSAR_INTERNAL_TOKEN": secrets.internal_token}
-    common |= {"BURSAR_SINGLE_MACHINE": "true"}
+    common |= {"BURSAR_SINGLE_MACHINE": "true", "BURSAR_SIMULATOR_URL": addresses.simulator_url}
     common.setdefault("BURSAR_SECRETS_DIR", str(home.credentials))
     hashing = {"BURSAR_KEY_SECRET": secrets.key_secret}
     enforcer_url, admin_url = "unix:run/enforcer.sock", "unix:run/admin.sock"
@@ -131,7 +140,6 @@ def child_environments(
             "BURSAR_ENFORCER_URL": enforcer_url,
             "BURSAR_ADMIN_URL": admin_url,
             "BURSAR_AGGREGATOR_URL": aggregator_url,
-            "BURSAR_SIMULATOR_URL": addresses.simulator_url,
             "BURSAR_PUBLIC_HOSTS": ",".join(hosts),
         }
         | dict(credential),

@@ -76,6 +76,11 @@ class Home:
         return self.run / "address"
 
     @property
+    def clickhouse_address(self) -> Path:
+        """URL of the running (or last) ClickHouse HTTP interface."""
+        return self.run / "clickhouse-address"
+
+    @property
     def children(self) -> Path:
         """Process ids of the running children, for the next start after a crash."""
         return self.run / "children"

@@ -9,13 +9,13 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bursar.announce import ready_text
 from bursar.credential_rules import Upstream, choose_upstream, credential_of, is_loopback_bind
-from bursar.environment import Addresses, Secrets, check_own_settings, child_environments
+from bursar.environment import Addresses, Secrets, check_own_settings, child_environments, home_secrets
 from bursar.first_key import key_is_known, make_first_key, stored_first_key
 from bursar.home import Home, HomeLock, StartRefused, write_private
 from bursar.parts import check_port, free_port, listening_socket, start_groups, unhealthy
@@ -78,6 +78,7 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
             supervisor.until_healthy(lambda: unhealthy(addresses.local_url))
             key_note = _first_key(home, addresses, secrets, first_key_config)
             write_private(home.address, f"{addresses.url}\n")
+            write_private(home.clickhouse_address, f"http://127.0.0.1:{addresses.clickhouse_port}\n")
             notice = upstream.notice if upstream.simulator else ""
             tell(
                 ready_text(home, addresses, key_note=key_note, simulator_notice=notice, new_admin_token=new_admin_token)
@@ -114,17 +115,12 @@ def read_provider_config(path: Path | None) -> list[dict[str, Any]] | None:
 
 def _secrets(home: Home, options: UpOptions, environ: Mapping[str, str]) -> tuple[Secrets, str]:
     """The secrets of this home, made where they are missing; and the admin token if it was made just now."""
-
-    def kept(variable: str, name: str) -> tuple[str, bool]:
-        given = environ.get(variable, "")
-        return (given, False) if given else home.secret(name)
-
-    internal_token, _ = kept("BURSAR_INTERNAL_TOKEN", "internal-token")
-    key_secret, _ = kept("BURSAR_KEY_SECRET", "key-secret")
-    admin_token, made = environ.get("BURSAR_ADMIN_TOKEN", ""), False
-    if not admin_token and (options.require_token or not is_loopback_bind(options.bind)):
+    secrets = home_secrets(home, environ)
+    made = False
+    if not secrets.admin_token and (options.require_token or not is_loopback_bind(options.bind)):
         admin_token, made = home.secret("admin-token")
-    return Secrets(internal_token, key_secret, admin_token), admin_token if made else ""
+        secrets = replace(secrets, admin_token=admin_token)
+    return secrets, secrets.admin_token if made else ""
 
 
 def _upstream(

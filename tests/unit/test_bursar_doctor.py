@@ -1,0 +1,204 @@
+"""Each finding of the doctor, and the environment that `bursar claude` starts Claude Code with."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.admin_client import AdminClient, AdminRefused, read_budget
+from bursar.claude import LaunchRefused, claude_environment, launch
+from bursar.doctor import conflicts, examine
+from bursar.here import NotKnown, find_admin_token, find_key, find_url
+from bursar.home import Home
+
+SETTINGS = Path("/s/settings.json")
+NAMED = {
+    "both": ({"ANTHROPIC_API_KEY": "a", "ANTHROPIC_AUTH_TOKEN": "b"}, {}, "both set"),
+    "across": ({"ANTHROPIC_API_KEY": "a"}, {"ANTHROPIC_AUTH_TOKEN": "b"}, "/s/settings.json"),
+    "differs": ({"ANTHROPIC_BASE_URL": "http://a"}, {"ANTHROPIC_BASE_URL": "http://b"}, "differs"),
+    "bedrock": ({"CLAUDE_CODE_USE_BEDROCK": "1"}, {}, "ignore ANTHROPIC_BASE_URL"),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_conflict_is_named(case: str) -> None:
+    environ, configured, said = NAMED[case]
+    [finding] = conflicts(environ, configured, SETTINGS)
+    assert finding.problem
+    assert said in finding.text
+    assert "\n" not in finding.text
+
+
+def test_no_conflict() -> None:
+    lines = {"ANTHROPIC_BASE_URL": "http://a", "ANTHROPIC_AUTH_TOKEN": "b", "ENABLE_TOOL_SEARCH": "true"}
+    assert conflicts(lines, lines, SETTINGS) == []
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    known: dict[str, tuple[int, Any]]
+    seen: list[tuple[str, str, str, bytes]]
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.seen.append((self.command, self.path, self.headers.get("authorization", ""), body))
+        status, value = self.known.get(self.path.partition("?")[0], (404, {}))
+        data = json.dumps(value(self.path) if callable(value) else value).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, type[Answers]]]:
+    handler = type("Handler", (Answers,), {"known": {}, "seen": []})
+    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{serving.server_port}", handler
+    serving.shutdown()
+    thread.join()
+    serving.server_close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """An environment with a `claude` on the PATH."""
+    program = tmp_path / "claude"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return {"PATH": str(tmp_path)}
+
+
+def problems(environ: dict[str, str], url: str, path: Path, key: str = "sk-bf-first") -> list[str]:
+    return [finding.text for finding in examine(environ, path, url=url, first_key=key) if finding.problem]
+
+
+HEALTHY = {"/healthz": (200, {"status": "ok"}), "/anthropic/v1/models": (200, {"data": [{"id": "claude-opus-4-8"}]})}
+
+
+def test_all_is_well(server: Any, shell: dict[str, str], tmp_path: Path) -> None:
+    url, handler = server
+    handler.known = HEALTHY
+    assert problems(shell, url, tmp_path / "none.json") == []
+    assert handler.seen[-1][2] == "Bearer sk-bf-first"
+    lines = {
+        "ANTHROPIC_BASE_URL": f"{url}/anthropic",
+        "ANTHROPIC_AUTH_TOKEN": "sk-bf-mine",
+        "ENABLE_TOOL_SEARCH": "true",
+    }
+    assert problems(shell | lines | {"ANTHROPIC_MODEL": "claude-opus-4-8"}, "http://127.0.0.1:1", tmp_path / "x") == []
+    assert handler.seen[-1][2] == "Bearer sk-bf-mine"
+
+
+def test_what_is_wrong_with_the_gateway_is_named(server: Any, shell: dict[str, str], tmp_path: Path) -> None:
+    url, handler = server
+    path = tmp_path / "none.json"
+
+    def only(known: dict[str, Any], environ: dict[str, str] | None = None, key: str = "sk-bf-first") -> str:
+        handler.known = HEALTHY | known
+        [problem] = problems(shell | (environ or {}), url, path, key)
+        return problem
+
+    assert "not healthy" in only({"/healthz": (503, {"why": "admin"})})
+    assert "is not Bursar" in only({"/healthz": (404, {})})
+    refused = {"error": {"message": "unknown key"}}
+    assert "401: unknown key" in only({"/anthropic/v1/models": (401, refused)})
+    assert "no model" in only({"/anthropic/v1/models": (200, {"data": []})})
+    assert "No key is set" in only({}, key="")
+    assert "may not use; allowed: claude-opus-4-8" in only({}, {"ANTHROPIC_MODEL": "claude-opus-4-1"})
+    assert "ENABLE_TOOL_SEARCH" in only({}, {"ANTHROPIC_BASE_URL": f"{url}/anthropic"})
+    assert "bursar up" in problems(shell, "http://127.0.0.1:1", path)[0]
+    assert "npm install" in problems({"PATH": "/nowhere"}, url, path)[0]
+    path.write_text("{")
+    assert "not valid JSON" in only({})
+
+
+def test_the_launched_environment_has_the_three_lines_and_no_other_credential() -> None:
+    environ = {"ANTHROPIC_API_KEY": "sk-ant", "CLAUDE_CODE_USE_BEDROCK": "1", "HOME": "/h", "ANTHROPIC_BASE_URL": "x"}
+    assert claude_environment(environ, url="http://localhost:8080/", key="sk-bf") == {
+        "HOME": "/h",
+        "ANTHROPIC_BASE_URL": "http://localhost:8080/anthropic",
+        "ANTHROPIC_AUTH_TOKEN": "sk-bf",
+        "ENABLE_TOOL_SEARCH": "true",
+    }
+    with pytest.raises(LaunchRefused, match="not installed"):
+        launch([], {"PATH": "/nowhere"}, url="http://x", key="k")
+
+
+def test_where_url_key_and_token_come_from(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert find_url(home, None) == "http://localhost:8080"
+    with pytest.raises(NotKnown, match="--key"):
+        find_key(home, None)
+    assert find_admin_token(home, None, {}) == ""
+    home.run.mkdir()
+    home.address.write_text("http://localhost:9\n")
+    home.first_key.write_text("sk-bf-kept\n")
+    (home.path / "admin-token").write_text("kept\n")
+    assert find_url(home, None) == "http://localhost:9"
+    assert find_url(home, "http://b/anthropic/") == "http://b"
+    assert (find_key(home, None), find_key(home, "given")) == ("sk-bf-kept", "given")
+    assert find_admin_token(home, None, {}) == "kept"
+    assert find_admin_token(home, None, {"BURSAR_ADMIN_TOKEN": "e"}) == "e"
+    assert find_admin_token(home, "g", {"BURSAR_ADMIN_TOKEN": "e"}) == "g"
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("100/1M", (100, "1M")), ("$2.50/90m", (2.5, "90m")), ("0/1d", (0, "1d"))],
+)
+def test_budgets(text: str, budget: tuple[float, str]) -> None:
+    assert read_budget(text) == {"max_limit": budget[0], "reset_duration": budget[1]}
+
+
+@pytest.mark.parametrize("text", ["100", "/1M", "x/1M", "-1/1M", "NaN/1M", "inf/1M", "5/M", "5/0d", "5/1x", "5/1M/2"])
+def test_a_malformed_budget_is_refused(text: str) -> None:
+    with pytest.raises(AdminRefused, match="for example"):
+        read_budget(text)
+
+
+def test_keys_through_the_admin_api(server: Any) -> None:
+    url, handler = server
+    teams = [{"id": f"t{n}", "name": f"team {n}"} for n in range(3)]
+
+    def page(path: str) -> dict[str, Any]:
+        offset = int(path.partition("offset=")[2])
+        return {"teams": teams[offset : offset + 2], "total_count": 3}
+
+    key = {"virtual_key": {"id": "k", "name": "n", "value": "sk-bf-v"}}
+    handler.known = {
+        "/api/governance/teams": (200, page),
+        "/api/governance/virtual-keys": (201, key),
+        "/api/governance/virtual-keys/k%2F1/rotate": (200, key),
+    }
+    client = AdminClient(url, "secret")
+    assert client.create_key("n", team="team 2", budgets=[read_budget("5/1d")])["value"] == "sk-bf-v"
+    assert json.loads(handler.seen[-1][3]) == {
+        "name": "n",
+        "team_id": "t2",
+        "budgets": [{"max_limit": 5, "reset_duration": "1d"}],
+    }
+    assert {seen[2] for seen in handler.seen} == {"Bearer secret"}
+    assert client.rotate_key("k/1")["value"] == "sk-bf-v"
+    with pytest.raises(AdminRefused, match="no team named 'team 9'; teams: team 0, team 1, team 2"):
+        client.create_key("n", team="team 9", budgets=[])
+    handler.known["/api/governance/virtual-keys"] = (409, {"error": {"message": "The name is taken."}})
+    with pytest.raises(AdminRefused, match=r"^The name is taken\.$"):
+        client.create_key("n", team=None, budgets=[])
+    handler.known["/api/governance/virtual-keys"] = (401, {"error": {"message": "No token."}})
+    with pytest.raises(AdminRefused, match="BURSAR_ADMIN_TOKEN"):
+        client.list_keys()
+    with pytest.raises(AdminRefused, match="is `bursar up` running"):
+        AdminClient("http://127.0.0.1:1", "").list_keys()
