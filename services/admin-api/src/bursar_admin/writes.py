@@ -75,7 +75,9 @@ def write(
         seen.add(children_version(entity_id))
     elif _zone_limits(after) - (_zone_limits(before) if before else set()):
         # Whoever changes the zone above must notice that a limit now depends on it.
-        bumps |= {children_version(parent) for parent in _zone_givers(projection, after)}
+        givers = set(_zone_givers(projection, after))
+        seen |= givers
+        bumps |= {children_version(parent) for parent in givers}
     action: Action = "deleted" if after is None else "created" if before is None else "changed"
     return Write(
         action,
