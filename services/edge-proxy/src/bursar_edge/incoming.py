@@ -107,10 +107,16 @@ class Incoming:
         """Send the head. ``headers`` without framing; ``length`` None: chunked, or until close for HTTP/1.0."""
         self.write_raw(self._head(status, reason, headers, length))
 
-    def answer(self, status: int, headers: Iterable[Header], body: bytes, reason: str = "") -> None:
-        """Send a whole answer."""
-        head = self._head(status, reason or REASONS.get(status, ""), headers, len(body))
-        self.write_raw(head + body if self.body_allowed else head)
+    def answer(
+        self, status: int, headers: Iterable[Header], body: bytes, reason: str = "", *, length_known: bool = True
+    ) -> None:
+        """Send a whole answer, in one write; ``length_known`` False: framed as one whose length was not known."""
+        head = self._head(status, reason or REASONS.get(status, ""), headers, len(body) if length_known else None)
+        if not self.body_allowed:
+            body = b""
+        elif self.chunked:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        self.write_raw(head + body)
 
     def _head(self, status: int, reason: str, headers: Iterable[Header], length: int | None) -> bytes:
         self.started = True

@@ -176,17 +176,17 @@ async def relay(
     else an unfinished answer), ClientGone and CancelledError when the client left. The upstream connection is closed on
     every way out but the good one."""
     body = reply.body
+    length = reply.headers.get("content-length")
     try:
         if body.is_eof():  # it came whole, with its head
             content = body.read_nowait(-1)
-            incoming.answer(reply.status, headers, content, reply.reason)
+            incoming.answer(reply.status, headers, content, reply.reason, length_known=length is not None)
             facts.first_byte_ms = times.now_ms()
             if feeds is not None:
                 feeds.feed(content)
                 feeds.end()
             reply.release()
             return
-        length = reply.headers.get("content-length")
         incoming.start(reply.status, reply.reason, headers, length=int(length) if length else None)
     except ClientGone:
         reply.close()
