@@ -70,6 +70,8 @@ class ClickHouseFront:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/ping", self._ping)
+        app.router.add_get("/livez", self._healthy)
+        app.router.add_get("/readyz", self._healthy)
         app.router.add_route("*", "/", self._handle)
         return app
 
@@ -80,6 +82,9 @@ class ClickHouseFront:
 
     async def _ping(self, request: web.Request) -> web.Response:
         return web.Response(text="Ok.\n")
+
+    async def _healthy(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
 
     async def _handle(self, request: web.Request) -> web.Response:
         query_id = request.query.get("query_id", "")

@@ -41,6 +41,9 @@ COMMIT_INTERVAL_S: Final = 1.0
 """Seconds between commits of what was acknowledged: what a crash reads again."""
 COMMIT_EVERY_RECORDS: Final = 10_000
 """Acknowledged records that are committed at once: Faust commits at either bound."""
+SESSION_S: Final = 10.0
+"""Seconds without a heartbeat after which a worker counts as dead and its partitions go to others (Faust's default is
+60). Heartbeats are sent while an insert waits, so a slow ClickHouse does not cost a worker its partitions."""
 PROBE_S: Final = 5.0
 """Seconds between looks whether Kafka answers, for /readyz."""
 FINISH_S: Final = 20.0
@@ -62,6 +65,8 @@ class FaustJob:
             broker_credentials=_credentials(settings),
             broker_commit_interval=COMMIT_INTERVAL_S,
             broker_commit_every=COMMIT_EVERY_RECORDS,
+            broker_session_timeout=SESSION_S,
+            broker_heartbeat_interval=SESSION_S / 3,
             consumer_auto_offset_reset="earliest",
             processing_guarantee="at_least_once",
             store="memory://",

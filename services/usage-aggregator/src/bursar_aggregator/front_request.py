@@ -50,6 +50,7 @@ _TRANSPORT: Final = frozenset(
 """Parameters that are understood, or harmless to pass over: they change nothing about the answer's content."""
 
 _SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_INSERT_HEAD: Final = re.compile(rb"\s*INSERT\s+INTO\s.{1,65536}?\sFORMAT\s+\w+[ \t]*\r?\n", re.IGNORECASE | re.DOTALL)
 QUERY_ID: Final = re.compile(r"[!-~]{1,100}")
 FORMAT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,49}")
 
@@ -130,6 +131,9 @@ def _statement(parameter: str, body: bytes, *, internal: bool) -> tuple[str, byt
     """As ClickHouse does: the parameter and the body are one text; an insert's data may be the body alone."""
     if internal and parameter:
         return parameter, body
+    head = _INSERT_HEAD.match(body) if internal else None
+    if head is not None:
+        return head.group().decode(errors="replace"), body[head.end() :]
     try:
         text = body.decode()
     except UnicodeDecodeError:

@@ -40,10 +40,12 @@ class UsageWriter:
         analytics: Analytics,
         event_log: EventLog,
         *,
+        bury_poison: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._analytics = analytics
         self._event_log = event_log
+        self._bury_poison = bury_poison
         self._sleep = sleep
         self.why_waiting = ""
 
@@ -53,7 +55,7 @@ class UsageWriter:
         batch = batch_of(records)
         if batch.rows:
             await self._until_done(lambda: self._insert(batch))
-        if batch.set_aside:
+        if batch.set_aside and self._bury_poison:
             await self._until_done(lambda: bury(self._event_log, batch.set_aside))
         return batch
 
