@@ -7,6 +7,7 @@ and repeating the command is answered with a conflict (the name exists, the vers
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,12 @@ from bursar_common.ids import IdMinter
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 8
-"""Times a command is judged before it is given up because writers in other replicas were faster. Each round one of them
-gets through, so with a few replicas this is not reached but under a storm of writes to one name space."""
+MAX_ATTEMPTS = 10
+"""Times a command is judged before it is given up because writers in other replicas were faster."""
+ATTEMPT_PAUSE_S = 0.01
+"""Longest pause before the second attempt, doubled for each further one: replicas that collide step out of each other's
+rhythm, and the slower one waits until the other's queue is done."""
+ATTEMPT_PAUSE_MOST_S = 0.5
 APPEND_TIMEOUT_S = 10.0
 """Until an append that is not confirmed is given up as unknown."""
 APPLIED_TIMEOUT_S = 5.0
@@ -96,7 +100,10 @@ class Journal:
         """Run a command to its end. Raises Refusal: the command's own, 409 when other writers were faster each time,
         503 when the log cannot be written."""
         async with self._turn:  # within one process commands queue instead of colliding
-            for _ in range(MAX_ATTEMPTS):
+            for attempt in range(MAX_ATTEMPTS):
+                if attempt:
+                    longest_s = min(ATTEMPT_PAUSE_S * 2 ** (attempt - 1), ATTEMPT_PAUSE_MOST_S)
+                    await asyncio.sleep(random.uniform(0, longest_s))  # noqa: S311 - spreads writers, hides nothing
                 decision = command(self.projection)
                 if isinstance(decision, NoChange):
                     return Outcome(decision.entity_id)
