@@ -230,13 +230,15 @@ class Admission:
             way.facts = way_facts(way, self._simulated)
         facts = admit_facts(way.facts, admit, amounts[0], bound_nusd)
         plan = way.plan_at(now_s)
-        calls.append(admit_call(plan, self._ledger.run_id, request_id, facts, amounts))
+        calls.append(admit_call(plan, self._ledger.run_id, request_id, facts, policy.changes, amounts))
         asked.append(Asked(place, admit, who, way, plan, amounts, running, bound_nusd))
 
     def _admit_reply(self, asked: Asked, result: Any, replies: list[Reply | None]) -> bool:
         """Translate the script's answer; True: ask again with fresh policy or windows."""
         place, admit, who, way, plan, amounts, running, bound_nusd = asked
         kind = result[0] if isinstance(result, list) else b""
+        if kind == b"admitted" or kind == b"refused":
+            who.policy.changes = result[3]
         if kind == b"admitted" or kind == b"again":
             self._closings.started(admit.request_id, running)
             would = result[2]
@@ -307,7 +309,7 @@ class Admission:
 
     async def _balances(self, operation: Balances) -> Reply:
         rows = await self._ledger.commands(
-            [("HMGET", keys.COUNTER + counter, "s", "h", "e", "o", "ls", "lh", "la") for counter in operation.counters]
+            [("HMGET", keys.COUNTER + counter, "s", "h", "e", "o", "l") for counter in operation.counters]
         )
         return Ok(balances=tuple(map(balance_from_fields, operation.counters, rows)))
 
@@ -316,12 +318,14 @@ class Admission:
         return Position(int(position or 0))
 
 
-def admit_call(plan: Plan, run_id: str, request_id: bytes, facts: bytes, amounts: tuple[int, ...]) -> Call:
+def admit_call(
+    plan: Plan, run_id: str, request_id: bytes, facts: bytes, changes: bytes, amounts: tuple[int, ...]
+) -> Call:
     """The admission script's command, in the protocol's bytes."""
-    hold = plan.hold_format.format(None, *amounts)
-    parts = [plan.packed, b"$%d\r\n%b\r\n" % (len(run_id), run_id.encode())]
-    parts.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(request_id), request_id, len(hold), hold.encode()))
-    parts.append(b"$%d\r\n%b\r\n" % (len(facts), facts))
-    for amount in amounts:
-        parts.append(b"$%d\r\n%b\r\n" % (len(digits := b"%d" % amount), digits))
-    return Call("admit", b"".join(parts), plan.named)
+    hold = plan.hold_format.format(*amounts).encode()
+    head = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(facts), facts,
+        len(changes), changes,
+    )  # fmt: skip
+    tail = "".join([f"${len(digits)}\r\n{digits}\r\n" for digits in map(str, amounts)])
+    return Call("admit", plan.packed + head + tail.encode(), plan.named)

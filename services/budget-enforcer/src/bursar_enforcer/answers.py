@@ -31,9 +31,9 @@ def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owne
         owner_kind=limit.owner_kind,
         owner=limit.owner,
         budget_id=limit.limit_id,
-        spent=int(reply[3 + 4 * index]),
+        spent=int(reply[4 + 4 * index]),
         limit=limit.limit,
-        needed=amounts[counter.expected_at - 1],
+        needed=amounts[counter.expected_at],
         strict=counter.strict,
         unit=limit.unit,
         window=limit.window,
@@ -48,7 +48,7 @@ def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owne
 
 def hold_of(counters: tuple[Counter, ...], amounts: tuple[int, ...]) -> tuple[HoldEntry, ...]:
     """The hold as the script wrote it."""
-    return tuple([HoldEntry(c.id, amounts[c.expected_at - 1], amounts[c.bound_at - 1], c.strict) for c in counters])
+    return tuple([HoldEntry(c.id, amounts[c.expected_at], amounts[c.bound_at], c.strict) for c in counters])
 
 
 def balances_of(reply: list[Any], start: int) -> tuple[Balance, ...]:
@@ -62,9 +62,9 @@ def balances_of(reply: list[Any], start: int) -> tuple[Balance, ...]:
 
 
 def balance_from_fields(counter: str, fields: list[bytes | None]) -> Balance:
-    """A counter as read: ``s h e o ls lh la``."""
-    spent, held, exposed, open_holds, last_spent, last_held, last_added = fields
+    """A counter as read: ``s h e o l``."""
+    spent, held, exposed, open_holds, last = fields
     overshoot = None
-    if last_spent is not None:
-        overshoot = int(spent or 0) - int(last_spent) - int(last_held or 0) - int(last_added or 0)
+    if last is not None:
+        overshoot = int(spent or 0) - sum(map(int, last.split(b" ")))
     return Balance(counter, int(spent or 0), int(held or 0), int(exposed or 0), int(open_holds or 0), overshoot)

@@ -30,10 +30,18 @@ from bursar_enforcer import keys
 from bursar_enforcer.ledger import SCRIPTS
 from bursar_enforcer.redis_connection import pack
 
-# Which of a request's amounts a counter expects and is bounded by: places among the script's last arguments.
-N_EXPECTED, N_BOUND, N_STRICT, TOKENS, ALL_TOKENS, ONE = range(1, 7)
-REQUEST_ARGUMENTS = 4 + 6
-"""Run id, request id, hold, facts; then the amounts."""
+# Places of a request's amounts: what a limit of each mode expects and is bounded by.
+N_EXPECTED, N_BOUND, N_STRICT, TOKENS, ALL_TOKENS, ONE = range(6)
+PLACES = {
+    "s": (N_EXPECTED, N_BOUND),
+    "o": (N_EXPECTED, N_BOUND),
+    "S": (N_STRICT, N_STRICT),
+    "t": (TOKENS, TOKENS),
+    "T": (ALL_TOKENS, ALL_TOKENS),
+    "r": (ONE, ONE),
+}
+REQUEST_ARGUMENTS = 5 + 6
+"""Run id, request id, hold, facts, changes; then the amounts."""
 MAX_CHOICES = 256
 """Models remembered per key; names come from clients."""
 
@@ -51,7 +59,7 @@ class Limit(msgspec.Struct, frozen=True):
     anchored_at_s: int
     timezone: str
     mode: str
-    """As the admission script reads it: s standard, S strict, o observe, t tokens, r requests."""
+    """As the admission script reads it: s standard, S strict, o observe; t, T and r as the unit."""
     ceiling: int | None = None
     """Limit plus ``max_overshoot``; None where no overshoot is bounded."""
 
@@ -138,7 +146,7 @@ class Way:
 class KeyPolicy:
     """Everything that judges the requests of one key, as read at ``versions``. Immutable but for remembered ways."""
 
-    __slots__ = ("books", "customer", "key", "owners", "providers", "team", "versions", "ways")
+    __slots__ = ("books", "changes", "customer", "key", "owners", "providers", "team", "versions", "ways")
 
     def __init__(
         self,
@@ -148,7 +156,10 @@ class KeyPolicy:
         providers: tuple[Provider, ...],
         books: dict[str, PriceBook],
         versions: dict[str, str],
+        changes: bytes,
     ) -> None:
+        self.changes = changes
+        """Count of policy changes up to which ``versions`` are known to be right; moved on by admissions."""
         self.key = key
         self.team = team
         self.customer = customer
@@ -331,19 +342,11 @@ def _rate_limits(rate: RateLimit, kind: OwnerKind, owner: str, timezone: str) ->
     )
     if rate.token_max is not None:
         unit: Unit = "T" if rate.count_cache_reads else "t"
-        yield common(unit=unit, limit_id=rate.token_limit_id, limit=rate.token_max, window=rate.token_window, mode="t")
+        yield common(unit=unit, limit_id=rate.token_limit_id, limit=rate.token_max, window=rate.token_window, mode=unit)
     if rate.request_max is not None:
         yield common(
             unit="r", limit_id=rate.request_limit_id, limit=rate.request_max, window=rate.request_window, mode="r"
         )
-
-
-_PLACES = {
-    "s": (N_EXPECTED, N_BOUND),
-    "o": (N_EXPECTED, N_BOUND),
-    "S": (N_STRICT, N_STRICT),
-    "r": (ONE, ONE),
-}
 
 
 def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> Plan:
@@ -353,19 +356,15 @@ def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> 
     for limit in limits:
         window = parse_window(limit.window, limit.calendar_aligned)
         start_s, end_s = bounds(window, limit.calendar_aligned, limit.anchored_at_s, limit.timezone, now_s)
-        if limit.mode == "t":
-            places = (ALL_TOKENS, ALL_TOKENS) if limit.unit == "T" else (TOKENS, TOKENS)
-        else:
-            places = _PLACES[limit.mode]
         name = counter_id(limit.unit, limit.limit_id, start_s, end_s)
-        counters.append(Counter(name, limit, start_s, end_s, *places, limit.mode == "S"))
+        counters.append(Counter(name, limit, start_s, end_s, *PLACES[limit.mode], limit.mode == "S"))
         if start_s <= now_s:  # before its anchor a limit is in its first window already
             from_s = max(from_s, start_s)
         until_s = min(until_s, end_s)
-    constant: list[str | int] = [len(versions), *versions.keys(), *versions.values(), from_s, until_s]
+    constant: list[str | int] = [" ".join(versions), " ".join(versions.values()), from_s, until_s]
     for c in counters:
         ceiling = "" if c.limit.ceiling is None else c.limit.ceiling
-        constant += [c.id, c.limit.mode, c.limit.limit, ceiling, c.expected_at, c.bound_at]
+        constant += [c.limit.mode, c.limit.limit, ceiling]
     script_keys = [keys.POLICY, keys.OPEN_HOLDS, *(keys.COUNTER + c.id for c in counters)]
     head = pack(("EVALSHA", SCRIPTS["admit"][0], len(script_keys), *script_keys, *constant))
     count, _, rest = head.partition(b"\r\n")

@@ -76,11 +76,12 @@ class Expiry:
         )[0]
         if not ids:
             return 0
-        holds = await self._ledger.commands([("HMGET", keys.HOLD + id_.decode(), "st", "h", "ev") for id_ in ids])
+        holds = await self._ledger.commands([("HMGET", keys.HOLD + id_.decode(), "h", "ev") for id_ in ids], errors=True)
         records = [
             record
-            for id_, (state, entries, event) in zip(ids, holds, strict=True)
-            if state == b"o" and (record := self._record(id_.decode(), entries, event)) is not None
+            for id_, hold in zip(ids, holds, strict=True)
+            # One closed since it was listed is a string now, and answers with an error.
+            if isinstance(hold, list) and hold[0] and (record := self._record(id_.decode(), *hold)) is not None
         ]
         positions = await self._log.append(records)
         log.warning("holds_expired", count=len(records))

@@ -25,6 +25,8 @@ BOOK = TAG + "book:"
 
 ADMISSION_OPEN = "!open"
 CLEAN_STOP = "!clean"
+CHANGES = "!changes"
+"""Raised with every governance event that applied: equal means that nothing at all was changed since."""
 PROVIDERS_VERSION = "!providers"
 """Raised with every change of any provider: which providers exist decides the route of keys without an own list."""
 GOVERNANCE = "governance"

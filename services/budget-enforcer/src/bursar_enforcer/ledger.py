@@ -136,7 +136,7 @@ def close_call(
     consumed: Consumed | None = None,
 ) -> Call:
     """Settle (recorded), release or expire a hold; ``consumed`` is the record of the usage topic it came from."""
-    guard: tuple[Argument, ...] = consumed if consumed is not None else ("", "", "", "", "")
+    guard: tuple[Argument, ...] = consumed if consumed is not None else ()
     return script_call(
         "close",
         (keys.POLICY, keys.OPEN_HOLDS, keys.POSITIONS, keys.OUTBOXES),
@@ -204,13 +204,13 @@ class Ledger:
             self._connection = connection
             self.connected_count += 1
 
-    async def commands(self, commands: Sequence[CommandLine]) -> list[Any]:
-        """Plain commands in one round trip. Raises RedisUnavailable, also for an error reply."""
+    async def commands(self, commands: Sequence[CommandLine], *, errors: bool = False) -> list[Any]:
+        """Plain commands in one round trip. Raises RedisUnavailable, also for an error reply unless ``errors``."""
         await self.connect()
         assert self._connection is not None
         replies = await self._connection.call(commands)
         for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
+            if isinstance(reply, hiredis.ReplyError) and not errors:
                 self._judge(reply)
                 raise RedisUnavailable(f"Redis answered: {reply}")
         return replies
@@ -299,7 +299,7 @@ def trace(on_reply: OnReply, call: Call, reply: Any) -> None:
         kind = reply[0]
         if kind in (b"admitted", b"again", b"refused"):
             for i, (counter, limit) in enumerate(call.counters):
-                spent, held, exposed = (int(figure) for figure in reply[3 + 4 * i : 6 + 4 * i])
+                spent, held, exposed = (int(figure) for figure in reply[4 + 4 * i : 7 + 4 * i])
                 counters.append(Traced(counter, spent, held, exposed, limit))
         elif kind in (b"closed_now", b"renewed"):
             for i in range(2, len(reply), 5):

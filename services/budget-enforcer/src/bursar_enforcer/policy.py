@@ -109,6 +109,7 @@ class Policy:
         """Read a key's policy; None: there is no such key (any more)."""
         self.forget(key_id)
         versions: dict[str, str] = {}
+        changes = (await self._ledger.commands([("HGET", keys.POLICY, keys.CHANGES)]))[0] or b"0"
         key = await self._document("virtual_key", key_id, VirtualKey, versions)
         if key is None:
             return None
@@ -127,7 +128,7 @@ class Policy:
         if len(self._by_key) >= MAX_KEYS_CACHED:
             self._by_key.clear()
         books = {provider.id: book for provider in providers if (book := await self._books.of(provider)) is not None}
-        policy = self._by_key[key_id] = KeyPolicy(key, team, customer, tuple(providers), books, versions)
+        policy = self._by_key[key_id] = KeyPolicy(key, team, customer, tuple(providers), books, versions, changes)
         return policy
 
     async def current(self, policies: Iterable[KeyPolicy]) -> set[str]:

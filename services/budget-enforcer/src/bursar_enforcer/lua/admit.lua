@@ -1,32 +1,33 @@
 -- Decide one request over all its counters: all have room and all are held, or nothing is written.
 --
 -- KEYS: policy, open holds, then one key per counter, narrowest owner first.
--- ARGV: count of versions, version ids, versions; latest window start, earliest window end (Unix s);
---       per counter: id, mode, limit, ceiling, which amount it expects, which amount bounds it;
---       run id, request id, hold entries, facts for the event, then the amounts (decimal strings).
--- Modes: s standard, S strict, o observe, t tokens, r requests. Ceiling: limit + max_overshoot, or empty.
+-- ARGV: version ids and versions of the chain, each joined by blanks; latest window start, earliest window end
+--       (Unix s); per counter: mode, limit, ceiling; then the request's own: run id, request id, hold entries, facts for
+--       the event, changes of the policy up to which the versions are known to be right; then its amounts (decimal
+--       strings): expected, bound and strict nano-dollars, tokens without and with cache reads, 1.
+-- Modes: s standard, S strict, o observe, t tokens, T with cache reads, r requests. Ceiling: limit + max_overshoot.
 local C = #KEYS - 2
-local V = tonumber(ARGV[1])
-local base = 3 + 2 * V           -- last argument before the counters'
-local tail = base + 6 * C        -- last argument before the request's own
-local hold_key = HOLD .. ARGV[tail + 2]
+local tail = 4 + 3 * C           -- last argument before the request's own
+local id = ARGV[tail + 2]
+local hold_key = HOLD .. id
 
-local held = call('HMGET', hold_key, 'st', 'h')
-if held[1] then
-  if held[1] ~= 'o' then return {'gone', held[1]} end
-end
+local entries, closed = record_of(hold_key)
+if closed then return {'gone', string.sub(closed, 1, 1)} end
 
-local policy = call('HMGET', KEYS[1], '!open', unpack(ARGV, 2, V + 1))
-if not held[1] then
-  if policy[1] ~= ARGV[tail + 1] then return {'closed', policy[1] or ''} end
-  for i = 1, V do
-    if (policy[i + 1] or '0') ~= ARGV[V + 1 + i] then return {'stale'} end
-  end
-end
+local policy = call('HMGET', KEYS[1], '!open', '!changes')
+local changes = policy[2] or '0'
 local time = call('TIME')
 local now_s = tonumber(time[1])
-if not held[1] and (now_s < tonumber(ARGV[base - 1]) or now_s >= tonumber(ARGV[base])) then
-  return {'window', now_s}
+if not entries then
+  if policy[1] ~= ARGV[tail + 1] then return {'closed', policy[1] or ''} end
+  if changes ~= ARGV[tail + 5] then
+    -- Something was changed since; perhaps nothing of this chain.
+    local versions = string.gmatch(ARGV[2], '%S+')
+    for version_id in string.gmatch(ARGV[1], '%S+') do
+      if (call('HGET', KEYS[1], version_id) or '0') ~= versions() then return {'stale'} end
+    end
+  end
+  if now_s < tonumber(ARGV[3]) or now_s >= tonumber(ARGV[4]) then return {'window', now_s} end
 end
 
 local state = {}
@@ -43,32 +44,41 @@ local function with_state(out)
   return out
 end
 
-if held[1] then return with_state({'again', held[2], 0}) end
+if entries then return with_state({'again', entries, 0, changes}) end
+
+local expects = {s = ARGV[tail + 6], o = ARGV[tail + 6], S = ARGV[tail + 8],
+                 t = ARGV[tail + 9], T = ARGV[tail + 10], r = ARGV[tail + 11]}
+local bounds = {s = ARGV[tail + 7], o = ARGV[tail + 7], S = ARGV[tail + 8],
+                t = ARGV[tail + 9], T = ARGV[tail + 10], r = ARGV[tail + 11]}
 
 local reserved, would = 0, 0
 for i = 1, C do
-  local at = base + 6 * (i - 1)
-  local mode, limit, ceiling = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local expected, bound = ARGV[tail + 4 + ARGV[at + 5]], ARGV[tail + 4 + ARGV[at + 6]]
+  local at = 2 + 3 * i
+  local mode, limit, ceiling = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local expected, bound = expects[mode], bounds[mode]
   local c = state[i]
   local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
   if tonumber(h) + tonumber(expected) > MOST or tonumber(e) + tonumber(bound) > MOST then
-    return {'overflow', i}
+    return {'overflow', KEYS[2 + i]}
   end
   local code
   if mode == 'r' then
     if above(limit, s, h, expected) then code = 'spent' end
-  elseif above(limit, s, '1', '0') then
-    code = 'spent'               -- spent >= limit
-  elseif above(limit, s, expected, '0') then
-    if mode == 't' and tonumber(s) == 0 and above(limit, expected, '0', '0') then
-      -- Larger than the whole limit: admitted alone in an untouched window, else it could never run.
-      if o ~= '0' then code = 'reserved' end
-    else
-      code = 'large'
-    end
   elseif above(limit, s, h, expected) then
-    code = 'reserved'
+    if above(limit, s, '1', '0') then
+      code = 'spent'             -- spent >= limit
+    elseif above(limit, s, expected, '0') then
+      if (mode == 't' or mode == 'T') and s == '0' and above(limit, expected, '0', '0') then
+        -- Larger than the whole limit: admitted alone in an untouched window, else it could never run.
+        if o ~= '0' then code = 'reserved' end
+      else
+        code = 'large'
+      end
+    else
+      code = 'reserved'
+    end
+  elseif above(limit, s, '1', '0') then
+    code = 'spent'
   end
   if ceiling ~= '' and code ~= 'spent' and code ~= 'large' then
     if mode == 'S' then
@@ -87,29 +97,30 @@ for i = 1, C do
     elseif code == 'reserved' then
       if reserved == 0 then reserved = i end
     else
-      return with_state({'refused', code, i})
+      return with_state({'refused', code, i, changes})
     end
   end
 end
-if reserved > 0 then return with_state({'refused', 'reserved', reserved}) end
+if reserved > 0 then return with_state({'refused', 'reserved', reserved, changes}) end
 
-local out = {'admitted', '', would}
+local out = {'admitted', '', would, changes}
 for i = 1, C do
-  local at = base + 6 * (i - 1)
-  local key, c = KEYS[2 + i], state[i]
-  local expected, bound = ARGV[tail + 4 + ARGV[at + 5]], ARGV[tail + 4 + ARGV[at + 6]]
+  local mode, key, c = ARGV[2 + 3 * i], KEYS[2 + i], state[i]
+  local expected = expects[mode]
   local h = call('HINCRBY', key, 'h', expected)
-  local e = call('HINCRBY', key, 'e', bound)
+  local e = call('HINCRBY', key, 'e', bounds[mode])
   local o = call('HINCRBY', key, 'o', 1)
+  local s = c[1] or '0'
+  local last = s .. ' ' .. (c[2] or '0') .. ' ' .. expected
   if c[1] then
-    call('HSET', key, 'ls', c[1], 'lh', c[2] or '0', 'la', expected)
+    call('HSET', key, 'l', last)
   else
-    call('HSET', key, 's', '0', 'ls', '0', 'lh', '0', 'la', expected)
-    keep(key, ARGV[at + 1])
+    call('HSET', key, 's', '0', 'l', last)
+    keep(key)
   end
-  local n = #out
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = c[1] or '0', exactly(h, key, 'h'), exactly(e, key, 'e'), o
+  local n = 4 * i
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = s, exactly(h, key, 'h'), exactly(e, key, 'e'), o
 end
-call('HSET', hold_key, 'st', 'o', 'h', ARGV[tail + 3], 'ev', ARGV[tail + 4])
-call('ZADD', KEYS[2], now_s * 1000 + math.floor(tonumber(time[2]) / 1000), ARGV[tail + 2])
+call('HSET', hold_key, 'h', ARGV[tail + 3], 'ev', ARGV[tail + 4])
+call('ZADD', KEYS[2], now_s * 1000 + math.floor(tonumber(time[2]) / 1000), id)
 return out

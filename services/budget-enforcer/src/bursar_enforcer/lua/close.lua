@@ -3,18 +3,18 @@
 --
 -- KEYS: policy, open holds, positions, outboxes.
 -- ARGV: request id, rank, amounts n t T r (decimal strings), counters to charge (joined by blanks),
---       seconds to remember the closing, and for a record of the usage topic (else empty):
+--       seconds to remember the closing; and for a record of the usage topic:
 --       position field, position expected, position after it, outbox field, outbox sequence.
-local id, rank = ARGV[1], tonumber(ARGV[2])
+local id, rank = ARGV[1], ARGV[2]
 local amount = {n = ARGV[3], t = ARGV[4], T = ARGV[5], r = ARGV[6]}
-local consumed = ARGV[9] ~= ''
+local consumed = ARGV[9]
 local key = HOLD .. id
 
 if call('HGET', KEYS[1], '!open') == 'deleting' then return {'closed', 'deleting'} end
 
 local repeated = false
 if consumed then
-  local position = call('HGET', KEYS[3], ARGV[9]) or ''
+  local position = call('HGET', KEYS[3], consumed) or ''
   if position ~= ARGV[10] then return {'moved', position} end
   if ARGV[12] ~= '' then
     local last = call('HGET', KEYS[4], ARGV[12])
@@ -25,7 +25,7 @@ end
 -- The record is consumed whatever follows: an amount that cannot be booked must not hold up the topic.
 local function moved()
   if consumed then
-    call('HSET', KEYS[3], ARGV[9], ARGV[11])
+    call('HSET', KEYS[3], consumed, ARGV[11])
     if ARGV[12] ~= '' and not repeated then call('HSET', KEYS[4], ARGV[12], ARGV[13]) end
   end
 end
@@ -35,9 +35,9 @@ if repeated then
   return {'seen'}
 end
 
-local record = call('HMGET', key, 'st', 'h', 'x')
-local was = record[1]
-if was and was ~= 'o' and rank <= tonumber(was) then
+local entries, closed = record_of(key)
+local was = closed and string.sub(closed, 1, 1) or ''
+if closed and rank <= was then
   moved()
   if consumed and was == '2' then call('EXPIRE', key, ARGV[8]) end
   return {'kept', was}
@@ -45,27 +45,27 @@ end
 
 -- Counters in the order charged; those a hold names beside them are only freed.
 local names, expected, bound, before, charge = {}, {}, {}, {}, {}
-local function named(counter)
-  if not expected[counter] then
+for counter in string.gmatch(ARGV[7], '%S+') do
+  if not charge[counter] then
     names[#names + 1] = counter
-    expected[counter], bound[counter], before[counter], charge[counter] = '0', '0', '0', '0'
+    charge[counter] = amount[string.sub(counter, 1, 1)]
   end
 end
-for counter in string.gmatch(ARGV[7], '%S+') do
-  named(counter)
-  charge[counter] = amount[string.sub(counter, 1, 1)]
+local function named(counter)
+  if not charge[counter] then
+    names[#names + 1] = counter
+    charge[counter] = '0'
+  end
 end
-local open = was == 'o'
-local freed = {}
-if open then
-  for counter, e, b in string.gmatch(record[2], '([^%s;]+) (%d+) (%d+) %d') do
+if entries then
+  for counter, e, b in string.gmatch(entries, '([^%s;]+) (%d+) (%d+) %d') do
     named(counter)
-    freed[counter], expected[counter], bound[counter] = true, e, b
+    expected[counter], bound[counter] = e, b
   end
 elseif was == '1' then
-  local old = {}
-  old.n, old.t, old.T, old.r = string.match(record[3], '(%S+) (%S+) (%S+) (%S+)')
-  for counter in string.gmatch(record[2], '%S+') do
+  local old, charged = {}, nil
+  old.n, old.t, old.T, old.r, charged = string.match(closed, '^1 (%S+) (%S+) (%S+) (%S+) ?(.*)$')
+  for counter in string.gmatch(charged, '%S+') do
     named(counter)
     before[counter] = old[string.sub(counter, 1, 1)]
   end
@@ -82,28 +82,25 @@ for i, counter in ipairs(names) do
 end
 
 moved()
-local out = {'closed_now', was or ''}
+local out = {'closed_now', was}
 for i, counter in ipairs(names) do
   local k, c = COUNTER .. counter, state[i]
-  if freed[counter] and c[2] then
-    call('HINCRBY', k, 'h', negated(expected[counter]))
-    call('HINCRBY', k, 'e', negated(bound[counter]))
-    call('HINCRBY', k, 'o', -1)
+  local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
+  if expected[counter] and c[2] then
+    h = exactly(call('HINCRBY', k, 'h', negated(expected[counter])), k, 'h')
+    e = exactly(call('HINCRBY', k, 'e', negated(bound[counter])), k, 'e')
+    o = call('HINCRBY', k, 'o', -1)
   end
-  if before[counter] ~= '0' and c[1] then call('HINCRBY', k, 's', negated(before[counter])) end
-  call('HINCRBY', k, 's', charge[counter])
-  if not c[1] then keep(k, counter) end
-  c = call('HMGET', k, 's', 'h', 'e', 'o')
-  local n = #out
-  out[n + 1] = counter
-  out[n + 2], out[n + 3], out[n + 4], out[n + 5] = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
+  if before[counter] and c[1] then s = exactly(call('HINCRBY', k, 's', negated(before[counter])), k, 's') end
+  if charge[counter] ~= '0' or not c[1] then s = exactly(call('HINCRBY', k, 's', charge[counter]), k, 's') end
+  if not c[1] then keep(k) end
+  local n = 5 * i - 3
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = counter, s, h, e, o
 end
-if was then call('DEL', key) end
-if rank == 1 then
-  call('HSET', key, 'st', '1', 'h', ARGV[7], 'x', table.concat({ARGV[3], ARGV[4], ARGV[5], ARGV[6]}, ' '))
+if rank == '1' then
+  call('SET', key, table.concat({'1', ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]}, ' '), 'EX', ARGV[8])
 else
-  call('HSET', key, 'st', ARGV[2])
+  call('SET', key, rank, 'EX', ARGV[8])
 end
-call('EXPIRE', key, ARGV[8])
-if open then call('ZREM', KEYS[2], id) end
+if entries then call('ZREM', KEYS[2], id) end
 return out

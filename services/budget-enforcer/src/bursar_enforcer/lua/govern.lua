@@ -9,6 +9,7 @@ local position = call('HGET', KEYS[2], 'governance') or ''
 if position ~= ARGV[1] then return {'moved', position} end
 call('HSET', KEYS[2], 'governance', ARGV[2])
 local V = tonumber(ARGV[3])
+if V > 0 then call('HINCRBY', KEYS[1], '!changes', 1) end
 for i = 1, V do call('HSET', KEYS[1], ARGV[2 + 2 * i], ARGV[3 + 2 * i]) end
 local at = 3 + 2 * V
 local field, document, entity_id, hmac, kind = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
@@ -36,7 +37,7 @@ for i = at + 6, #ARGV, 2 do
   if ends + 40 * DAY_S > time and call('HSETNX', key, 'op', '1') == 1 then
     local spent = call('HGET', key, 's')
     if tonumber(spent or '0') + tonumber(amount) <= MOST then call('HINCRBY', key, 's', amount) end
-    if not spent then keep(key, counter) end
+    if not spent then keep(key) end
   end
 end
 return {'applied'}

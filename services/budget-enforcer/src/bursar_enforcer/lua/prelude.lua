@@ -1,18 +1,17 @@
 -- Shared by every script of the ledger (joined in front of each when loaded).
 --
 -- All keys carry the hash tag {bursar}, so they lie in one slot, the slot of KEYS[1].
---   {bursar}:policy      hash: version ids -> versions; !open -> run id of the server on which admission is open
+--   {bursar}:policy      hash: version ids -> versions; !open -> run id of the server on which admission is open;
+--                        !changes -> raised with every governance event
 --   {bursar}:open        sorted set: request ids of open holds, by the time (ms) of their last renewal
---   {bursar}:h:<id>      hash, one hold: st (o, or the rank it was closed with), h (entries), ev (event so far),
---                        x (amounts charged, rank 1 only)
---   {bursar}:c:<counter> hash: s spent, h held, e exposed, o open holds; ls, lh, la: spent and held before the last
---                        admission and what it added
+--   {bursar}:h:<id>      an open hold, hash: h (entries "<counter> <expected> <bound> <strict>;..."), ev (event so far);
+--                        a closed one, string: its rank, for rank 1 followed by the amounts charged and the counters
+--   {bursar}:c:<counter> hash: s spent, h held, e exposed, o open holds, l "<spent> <held> <added>" of the last
+--                        admission, op set when the opening balance was booked
 --
 -- MONEY: amounts are decimal strings from end to end and are added by HINCRBY alone (exact in 64 bits). A Lua number
 -- is a double: it may be compared, never written back. No `tostring`, `..` or cjson on an amount that is a number.
 
-local POLICY = '{bursar}:policy'
-local OPEN = '{bursar}:open'
 local HOLD = '{bursar}:h:'
 local COUNTER = '{bursar}:c:'
 local MOST = 9.2e18         -- below the largest 64-bit integer; checked before the first write of a script
@@ -56,7 +55,14 @@ local function exactly(number, key, field)
 end
 
 -- Counters outlive their window: money 40 days (a late event of a month, overshoot report), the rest 8 days.
-local function keep(key, counter)
-  local unit, ends = string.match(counter, '^(%a):.*:(%d+)$')
+local function keep(key)
+  local unit, ends = string.match(key, '^{bursar}:c:(%a):.*:(%d+)$')
   call('EXPIREAT', key, tonumber(ends) + (unit == 'n' and 40 or 8) * DAY_S)
+end
+
+-- What is known of a request: entries of its open hold, or else how it was closed (as the string holds it).
+local function record_of(key)
+  local entries = redis.pcall('HGET', key, 'h')
+  if type(entries) == 'table' then return nil, call('GET', key) end
+  return entries or nil, nil
 end
