@@ -43,6 +43,8 @@ class UpOptions:
             words += ["--home", str(self.home)]
         if self.port != 8080:
             words += ["--port", str(self.port)]
+        if self.clickhouse_port != 8123:
+            words += ["--clickhouse-port", str(self.clickhouse_port)]
         if self.bind != "127.0.0.1":
             words += ["--bind", self.bind]
         return shlex.join(words)
