@@ -1,8 +1,9 @@
 # One image a service, and one that runs everything:
 #   docker build --target edge -t bursar-edge .        (enforcer, aggregator, admin likewise)
 #   docker build --target all-in-one -t bursar . && docker run -p 8080:8080 -e ANTHROPIC_API_KEY -v bursar:/var/lib/bursar bursar
-# A private package index or CA is an optional build secret, in pip's own format, and never becomes part of an image:
-#   docker build --secret id=pip,src=$HOME/.config/pip/pip.conf ...
+# A private package index and its CA are optional build secrets and never become part of an image: a pip.conf, which
+# may name the CA as `cert = /run/secrets/ca.pem`:
+#   docker build --secret id=pip,src=pip.conf --secret id=ca,src=ca.pem ...
 
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 \
@@ -16,33 +17,33 @@ FROM base AS common-build
 WORKDIR /src
 COPY constraints.txt ./
 COPY libs/common libs/common
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     python -m venv /opt/bursar && pip install -c constraints.txt ./libs/common
 
 FROM common-build AS edge-build
 COPY services/edge-proxy services/edge-proxy
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     pip install -c constraints.txt ./services/edge-proxy
 
 FROM common-build AS enforcer-build
 COPY services/budget-enforcer services/budget-enforcer
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     pip install -c constraints.txt ./services/budget-enforcer
 
 FROM common-build AS aggregator-build
 COPY services/usage-aggregator services/usage-aggregator
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     pip install -c constraints.txt ./services/usage-aggregator
 
 FROM common-build AS admin-build
 COPY services/admin-api services/admin-api
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     pip install -c constraints.txt ./services/admin-api
 
 FROM common-build AS all-in-one-build
 COPY services services
 COPY libs/bursar libs/bursar
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     pip install -c constraints.txt ./services/edge-proxy ./services/budget-enforcer "./services/usage-aggregator[embedded]" \
       ./services/admin-api ./libs/bursar
 

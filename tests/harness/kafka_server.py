@@ -7,6 +7,7 @@ import base64
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -21,7 +22,8 @@ _STARTED = "Kafka Server started"
 class KafkaServer:
     """``bootstrap`` is what ``BURSAR_KAFKA_BOOTSTRAP`` takes; the same after a restart. No automatic topic creation."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, protocol: str = "PLAINTEXT", extra: Mapping[str, str] | None = None) -> None:
+        """``protocol`` of the listener for clients (``SASL_SSL``, …) and the broker's own ``extra`` settings for it."""
         jars = require("kafka")
         self.folder = folder
         self.port, controller_port = free_port(), free_port()
@@ -33,10 +35,11 @@ class KafkaServer:
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listeners": f"{protocol}://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"{protocol}://127.0.0.1:{self.port}",
+            "inter.broker.listener.name": protocol,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:PLAINTEXT",
             "log.dirs": str(folder / "data"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
@@ -52,6 +55,7 @@ class KafkaServer:
             # A killed broker must be let back in at once, not after its session has timed out.
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
+            **(extra or {}),
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self.process = Process(

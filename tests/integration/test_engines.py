@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import KafkaServer, RedisServer, eventually
+from tests.harness import KafkaServer, RedisServer, eventually, require
 from tests.harness.require import CHECKOUT
 
 
@@ -62,3 +62,14 @@ async def test_children_die_with_a_killed_test_run(tmp_path: Path) -> None:
             return True
 
     assert await eventually(gone)
+
+
+@pytest.mark.parametrize("what", ["java", "node", "redis7", "kafka", "claude"])
+def test_what_a_laptop_lacks_is_skipped_there_and_fails_in_ci(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"is not on this machine; (install|run) "):
+        require(what)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="is not on this machine"):
+        require(what)
