@@ -171,7 +171,12 @@ class Upstream:
                 self.got.append(got)
                 answering = asyncio.ensure_future(self.respond(got, writer))
                 watching = asyncio.ensure_future(reader.read(1))
-                await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    answering.cancel()
+                    watching.cancel()
+                    return
                 if watching.done() and watching.result() == b"":
                     answering.cancel()
                     self.closed.set()
@@ -354,7 +359,7 @@ class World:
         return found[0][1]
 
     async def stop(self) -> int:
-        left = await self.edge.stop()
+        left = await self.edge.stop() if self.edge._runner is not None else 0
         await self.enforcer.stop()
         await self.upstream.stop()
         return left

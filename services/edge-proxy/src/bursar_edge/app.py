@@ -47,6 +47,8 @@ IDLE_CONNECTION_S = 120.0
 """A kept-alive connection without a request."""
 LINGER_S = 2.0
 """How long an unwanted body is read after its refusal, so that the client sees the answer and not a reset."""
+CLEANUP_S = 2.0
+"""For handlers to end after their connection was closed at stop."""
 NOT_SHIPPED = 3
 """Exit code when the outbox could not be shipped at stop."""
 
@@ -117,6 +119,7 @@ class Edge:
         self._idle = asyncio.Event()
         self._stopping = False
         self._runner: web.ServerRunner | None = None
+        self._server: ClientServer | None = None
 
     async def start(self) -> None:
         """Open the outbox, connect, listen. Raises LogUnavailable, OSError."""
@@ -132,7 +135,7 @@ class Edge:
             ):
                 if url:
                     self._neighbours[name] = Neighbour(url, self._token)
-        server = ClientServer(
+        self._server = ClientServer(
             self._handle,
             head_s=self._limits.head_s,
             access_log=None,
@@ -143,17 +146,19 @@ class Edge:
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
         )
-        self._runner = web.ServerRunner(server)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=CLEANUP_S)
         await self._runner.setup()
         await listen(self._runner, settings.edge_listen)
 
     async def stop(self) -> int:
         """Unready; finish streams, settle, ship the outbox; how many events could not be shipped."""
+        runner, self._runner = self._runner, None
+        assert runner is not None
+        assert self._server is not None
         self._stopping = True
-        assert self._runner is not None
-        for site in list(self._runner.sites):
+        for site in list(runner.sites):
             await site.stop()
-        self._runner.server.pre_shutdown()  # type: ignore[union-attr]
+        self._server.close_idle()
         if self._active:
             self._idle.clear()
             try:
@@ -161,7 +166,8 @@ class Edge:
                     await self._idle.wait()
             except TimeoutError:
                 log.warning("streams_cut_at_stop", count=self._active)
-        await self._runner.cleanup()
+        self._server.close_all()
+        await runner.cleanup()
         try:
             async with asyncio.timeout(self._waits.ship_s):
                 await self.parts.finished()

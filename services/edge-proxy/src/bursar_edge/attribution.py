@@ -95,7 +95,7 @@ def good_value(value: str) -> bool:
 
 
 def device_and_session(user_id: str) -> tuple[str, str]:
-    """Device and session in ``metadata.user_id``: a JSON string, formerly ``user_<hex>_account_<uuid>_session_<uuid>``."""
+    """Device and session in ``metadata.user_id``: JSON, formerly ``user_<hex>_account_<uuid>_session_<uuid>``."""
     if user_id.startswith("{"):
         try:
             known = msgspec.json.decode(user_id)

@@ -75,7 +75,7 @@ class BodyMemory:
         return Lease(self, size)
 
     def try_more(self, size: int) -> bool:
-        """Take more for a body of unknown length, without waiting: two half-read bodies must not wait for each other."""
+        """Take more for a body of unknown length, without waiting: half-read bodies must not wait for each other."""
         if size > self._free:
             return False
         self._free -= size

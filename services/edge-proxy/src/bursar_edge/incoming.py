@@ -266,3 +266,14 @@ class ClientServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         return ClientConnection(self, loop=self._loop, head_s=self._head_s, **self._kwargs)
+
+    def close_idle(self) -> None:
+        """At stop: connections without a request end now; the others after their answer."""
+        for connection in self.connections:
+            if isinstance(connection, ClientConnection) and connection._request_count <= connection.answered:
+                connection.force_close()
+
+    def close_all(self) -> None:
+        """Cut what still runs; its handlers are cancelled and record what was produced."""
+        for connection in self.connections:
+            connection.force_close()

@@ -163,9 +163,11 @@ class Outbox:
         """Wait until everything is shipped; how many events are left when the time is over."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + within_s
-        while (left := await self.unshipped()) and loop.time() < end_s:
+        while True:
+            left = await self.unshipped()
+            if not left or loop.time() >= end_s:
+                return left
             await asyncio.sleep(0.05)
-        return left
 
     async def close(self) -> None:
         for task in self._tasks:

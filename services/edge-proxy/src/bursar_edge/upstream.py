@@ -26,7 +26,7 @@ MAX_CONNECTIONS = 4096
 MAX_ORIGINS = 64
 """Addresses remembered; they come from the operator's configuration."""
 KEEPALIVE_S = 30.0
-"""How long an idle connection is kept: shorter than providers do, so that a request is rarely sent into a closing one."""
+"""How long an idle connection is kept: less than providers do, so that requests rarely meet a closing one."""
 
 HOP_BY_HOP = frozenset(
     (
