@@ -27,7 +27,8 @@ from tests.harness.edge_stand_ins import (
 
 ODD = (
     b'\r\n {\t"messages" : [ {"role":"user" ,"content": "caf\\u00e9 \xc3\xa9 \\/ 1E5"} ] ,\n'
-    b'"max_tokens":1,"unknown":{"model":"other","max_tokens":2.50e+3,"x":[1.0,-0,1e400]}, "model" :  "claude-sonnet-4-6" } \n'
+    b'"max_tokens":1,"unknown":{"model":"other","max_tokens":2.50e+3,"x":[1.0,-0,1e400]}, '
+    b'"model" :  "claude-sonnet-4-6" } \n'
 )
 
 

@@ -143,7 +143,7 @@ async def test_upstream_dying_inside_an_event_aborts_the_answer(tmp_path):
         raw = await w.raw(post(SMALL))
         body = raw.partition(b"\r\n\r\n")[2]
         assert b"event: error" not in body
-        with pytest.raises(ValueError, match="invalid literal|no end"):
+        with pytest.raises(ValueError, match=r"invalid literal|no end"):
             unchunk(body)
         assert (await w.event()).outcome == "interrupted"
 
