@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.harness")
+
 from tests.harness import KafkaServer, RedisServer
+from tests.harness.gateway import Gateway
+from tests.harness.one_machine import OneMachine
 from tests.harness.redis_server import KINDS
 
 
@@ -38,3 +42,18 @@ def valkey_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of the test's own: the embedded Valkey only."""
     with RedisServer(tmp_path / "redis", "valkey") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneMachine]:
+    """``bursar up`` with a simulated provider, for all tests of a file."""
+    with OneMachine(tmp_path_factory.mktemp("one_machine")) as machine:
+        yield machine
+
+
+@pytest.fixture(params=["one_machine"])
+async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    """A whole Bursar, from outside; the test runs on one machine and on the cluster shape."""
+    shape = request.getfixturevalue(request.param)
+    async with shape.gateway() as found:
+        yield found

@@ -57,7 +57,7 @@ async def test_a_spent_budget_says_so_after_one_request(gateway: Gateway, tmp_pa
         assert tap.paid_requests() == 1, tap.seen
     assert run.result["is_error"] is True
     assert run.text.startswith("API Error: 402 ")
-    assert '"spent"' in run.text
+    assert "virtual key" in run.text
     assert "$0.75 of $0.50" in run.text
     assert "resets" in run.text
 

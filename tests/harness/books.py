@@ -67,12 +67,15 @@ async def assert_books_agree(gateway: Gateway, *, timeout_s: float = 90, min_req
     logged = await gateway.logged_usage()
 
     async def clickhouse_agrees() -> bool:
+        logged = await gateway.logged_usage()
         rows = await gateway.query(
             "SELECT request_id, outcome, cost_nusd, list_cost_nusd, estimated, charged_to FROM bursar.usage"
             " WHERE outcome != 'refused'"
         )
         assert len(rows) == len({row["request_id"] for row in rows}), "a request stands twice in bursar.usage"
-        assert {row["request_id"] for row in rows} == set(logged)
+        missing = set(logged) - {row["request_id"] for row in rows}
+        assert not missing, f"not in bursar.usage: {[logged[request_id] for request_id in missing]}"
+        assert len(rows) == len(logged), "bursar.usage knows requests that the log does not"
         for row in rows:
             usage = logged[row["request_id"]]
             assert (row["outcome"], row["cost_nusd"], row["list_cost_nusd"], bool(row["estimated"])) == (

@@ -87,8 +87,8 @@ class Gateway:
     # -- traffic -------------------------------------------------------------------------------------------------
 
     async def reset_simulator(self, **plan: Any) -> None:
-        await self.provider.set_defaults(**plan)
         await self.provider.reset()
+        await self.provider.set_defaults(**plan)
 
     async def message(
         self,
