@@ -43,6 +43,7 @@ def run(store: str, home: Home, environ: Mapping[str, str], tell: Callable[[str]
 
 
 def _environment(store: str, home: Home, environ: Mapping[str, str], clickhouse_port: int) -> dict[str, str]:
+    """``clickhouse_port``: where a running aggregator serves its analytics; 0: none runs."""
     addresses = Addresses(bind="127.0.0.1", port=0, clickhouse_port=clickhouse_port)
     secrets = home_secrets(home, environ)
     return child_environments(environ, home, addresses, secrets, {})["enforcer" if store == "ledger" else "aggregator"]
@@ -50,15 +51,13 @@ def _environment(store: str, home: Home, environ: Mapping[str, str], clickhouse_
 
 def _beside_running(store: str, home: Home, environ: Mapping[str, str], argv: list[str]) -> int:
     """`bursar up` runs: use its Redis, or its analytics over HTTP."""
-    environment = _environment(store, home, environ, 0)
+    port = 0
     if store == "analytics":
-        address = ""
-        with suppress(OSError):
-            address = home.clickhouse_address.read_text().strip()
-        if not address:
+        with suppress(OSError, ValueError):
+            port = int(home.clickhouse_address.read_text().rpartition(":")[2])
+        if not port:
             raise StartRefused("Bursar is just starting: try again once it is ready.")
-        environment["BURSAR_CLICKHOUSE_URL"] = f"{address}/bursar"
-    return subprocess.run(argv, env=environment, check=False).returncode
+    return subprocess.run(argv, env=_environment(store, home, environ, port), check=False).returncode
 
 
 def _offline(store: str, home: Home, environ: Mapping[str, str], argv: list[str], tell: Callable[[str], None]) -> int:
