@@ -222,7 +222,8 @@ async def test_without_the_enforcer_changes_wait_and_figures_are_unknown(machine
 
     async def admitted() -> bool:
         (reply,) = await machine.ask(admission(value, "01a1fd90-0000-7000-8000-000000000001"))
-        return isinstance(reply, Admitted)
+        assert isinstance(reply, Admitted), reply
+        return True
 
     await eventually(
         admitted

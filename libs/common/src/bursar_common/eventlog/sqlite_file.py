@@ -56,9 +56,9 @@ def open_file(path: Path, *, writer: bool) -> sqlite3.Connection:
     deadline = time.monotonic() + OPEN_WAIT_S
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Only a file that was not there may be opened and closed by hand: closing any descriptor of a file drops all locks
-        # this process has on it, those of its SQLite connections included. Another process that closes the log would
-        # then take itself for the last one and delete the write-ahead log under us, and our commits with it.
+        # Only a file that was not there may be opened and closed by hand: closing any descriptor of a file drops all
+        # locks this process has on it, those of its SQLite connections included. Another process that closes the log
+        # would then take itself for the last one and delete the write-ahead log under us, and our commits with it.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         pass
