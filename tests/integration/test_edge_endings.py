@@ -325,3 +325,51 @@ async def test_streams_longer_than_the_drain_are_cut_and_billed(tmp_path):
         await answering
         assert (await w.event()).outcome == "interrupted"
         assert len(w.enforcer.of(wire.Settle)) == 1
+
+
+async def test_a_slow_client_slows_the_upstream_and_memory_stays(tmp_path):
+    async with world(tmp_path) as w:
+        piece = delta("x" * 60_000)
+        total, sent = 600, 0
+
+        async def respond(got, writer):
+            nonlocal sent
+            writer.write(STREAM_HEAD + chunk(START))
+            for _ in range(total):
+                writer.write(chunk(piece))
+                await writer.drain()
+                sent += 1
+            writer.write(chunk(finish(3)) + b"0\r\n\r\n")
+
+        w.upstream.respond = respond
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port, limit=1 << 16)
+        writer.write(post(SMALL))
+        await reader.readuntil(b"\r\n\r\n")
+        before = -1
+        while sent != before:
+            before = sent
+            await asyncio.sleep(0.3)
+        assert sent < total
+        body = await reader.read()
+        assert unchunk(body) == START + piece * total + finish(3)
+        assert (await w.event()).outcome == "completed"
+        writer.close()
+
+
+async def test_a_reader_that_fails_does_not_fail_the_answer(tmp_path, monkeypatch):
+    def fail(self, chunk):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("bursar_edge.usage_reader.SseReader.feed", fail)
+    async with world(tmp_path) as w:
+
+        async def respond(got, writer):
+            writer.write(STREAM_HEAD + chunk(START))
+            await asyncio.sleep(0.05)
+            writer.write(chunk(finish(3)) + b"0\r\n\r\n")
+
+        w.upstream.respond = respond
+        raw = await w.raw(post(SMALL))
+        assert unchunk(raw.partition(b"\r\n\r\n")[2]) == START + finish(3)
+        usage = await w.event()
+        assert (usage.outcome, usage.estimated) == ("unreadable", True)

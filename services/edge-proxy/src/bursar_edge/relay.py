@@ -7,13 +7,17 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import structlog
 from aiohttp.client_exceptions import ClientError
 
+from bursar_edge.direct import Sink
 from bursar_edge.incoming import ClientGone, Incoming
 from bursar_edge.link import Header, Reply
 from bursar_edge.refusals import PING, error_event
 from bursar_edge.usage_event import Facts
 from bursar_edge.usage_reader import JsonReader, SseReader, UsageReader
+
+log = structlog.get_logger()
 
 MAX_DECODED_BYTES = 64 << 20
 """Bytes a compressed answer may decode to for reading; beyond it the usage is ``unreadable``."""
@@ -184,7 +188,7 @@ async def relay(
             facts.first_byte_ms = times.now_ms()
             if feeds is not None:
                 feeds.feed(content)
-                feeds.end()
+                _end([feeds], facts)
             reply.release()
             return
         incoming.start(reply.status, reply.reason, headers, length=int(length) if length else None)
@@ -212,31 +216,53 @@ async def relay(
 
 
 async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None, watch: Watch, times: Times) -> None:
-    readany, write, protocol, now_s = body.readany, incoming.write, incoming.protocol, asyncio.get_running_loop().time
-    try:
-        while True:
+    reading = [feeds] if feeds is not None else []
+    write, protocol, now_s = incoming.write, incoming.protocol, asyncio.get_running_loop().time
+
+    def take(data: bytes) -> bool:
+        try:
+            write(data)
+        except ClientGone:
+            return False  # the handler is told by its cancellation
+        watch.last_s = now_s()
+        watch.tail = data if len(data) > 3 else watch.tail[-4:] + data
+        if facts.first_byte_ms is None:
+            facts.first_byte_ms = times.now_ms()
+        if reading:
             try:
-                chunk = await readany()
-            except (ClientError, OSError, RuntimeError) as error:
-                raise UpstreamCut(type(error).__name__) from None
-            if not chunk:
-                return
-            write(chunk)
-            watch.last_s = now_s()
-            watch.tail = chunk[-4:] if len(chunk) > 3 else (watch.tail + chunk)[-4:]
-            if facts.first_byte_ms is None:
-                facts.first_byte_ms = times.now_ms()
-            if feeds is not None:
-                feeds.feed(chunk)
-            if protocol.writing_paused:
+                reading[0].feed(data)
+            except Exception:
+                reading.clear()
+                log.exception("usage_reader_failed", request_id=facts.request_id)
+        return bool(protocol.writing_paused)
+
+    sink = Sink(body, take)
+    try:
+        sink.attach()
+        while True:
+            await sink.news()
+            if sink.paused:
                 try:
                     await incoming.drain()
                 except (ClientError, OSError):
                     raise ClientGone("the client closed the connection") from None
                 watch.last_s = now_s()
+                sink.go_on()
+                continue
+            error = body.exception()
+            if error is not None:
+                raise UpstreamCut(type(error).__name__)
+            return
     finally:
-        if feeds is not None:
+        _end(reading, facts)
+
+
+def _end(reading: list[Feeds], facts: Facts) -> None:
+    for feeds in reading:
+        try:
             feeds.end()
+        except Exception:
+            log.exception("usage_reader_failed", request_id=facts.request_id)
 
 
 def _tell_cut(incoming: Incoming, with_event: bool, request_id: str) -> None:
