@@ -125,13 +125,13 @@ class VirtualKeyBody(Limited):
 class NewVirtualKeyBody(VirtualKeyBody):
     """A creation may bring the key along, as its value or as the SHA-256 of it."""
 
-    value: KeyValue | None = None
-    value_sha256: KeyHash | None = None
+    value: KeyValue | None = Field(None, repr=False)
+    value_sha256: KeyHash | None = Field(None, repr=False)
 
 
 class RotateBody(Body):
-    value: KeyValue | None = None
-    value_sha256: KeyHash | None = None
+    value: KeyValue | None = Field(None, repr=False)
+    value_sha256: KeyHash | None = Field(None, repr=False)
     version: Version | None = None
 
 
@@ -154,7 +154,9 @@ class ProviderBody(Body):
     kind: Literal["anthropic"] | None = None
     base_url: Annotated[str, Field(max_length=500)] | None = None
     credential: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
-        None, description="References, comma separated: `env:NAME`, `file:NAME`, or `client`. Never a value."
+        None,
+        repr=False,
+        description="References, comma separated: `env:NAME`, `file:NAME`, or `client`. Never a value.",
     )
     price_overrides: Annotated[list[PriceOverrideBody], Field(max_length=MAX_PRICE_OVERRIDES)] | None = None
     discount_percent: Percent | None = None
