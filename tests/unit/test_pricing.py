@@ -254,7 +254,7 @@ def test_billed_cost_is_the_exact_list_cost_less_the_discount_rounded_once() -> 
     assert price(book, "tiny", UsageCounts(input_tokens=6)) == Cost(3, 2)  # 3, 1.5 -> 2 (even)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     st.decimals(0, 1000, places=12, allow_nan=False),
     st.decimals(0, 1000, places=7, allow_nan=False),
@@ -296,6 +296,17 @@ def test_an_override_of_a_known_model_replaces_its_rates_under_all_its_names_fro
         assert price(book, name, counts, started_at_ms=NOW_MS - 1000).list_nusd == 5_000_000 + 500_000
         assert price(book, name, counts, speed="fast").list_nusd == 9_000_000
     assert price(book, "claude-opus-4-7", counts) == price(BOOK, "claude-opus-4-7", counts)
+
+
+def test_an_override_from_the_day_of_a_catalogue_change_keeps_the_new_rates_it_leaves_out() -> None:
+    change_s = int(datetime(2026, 3, 13, tzinfo=UTC).timestamp())
+    override = PriceOverride(model="claude-opus-4-6", input="4", output="20", effective_from_s=change_s)
+    book = build_book(provider(price_overrides=(override,)))
+    counts = UsageCounts(input_tokens=300_000, cache_read_tokens=1000)  # above the tier that ended that day
+    assert price(book, "claude-opus-4-6", counts, started_at_ms=change_s * 1000).list_nusd == 1_200_000_000 + 500_000
+    before = price(book, "claude-opus-4-6", counts, started_at_ms=change_s * 1000 - 1)
+    assert before == price(BOOK, "claude-opus-4-6", counts, started_at_ms=change_s * 1000 - 1)
+    assert [period.from_s for period in book.listed("claude-opus-4-6").model.periods].count(change_s) == 1  # type: ignore[union-attr]
 
 
 def test_overrides_apply_in_the_order_of_their_dates() -> None:
@@ -436,6 +447,13 @@ def test_a_rate_with_more_digits_than_others_widens_the_scale() -> None:
 )
 def test_allow_lists(model: str, names: list[str], permitted: bool) -> None:
     assert allowed(model, names, BOOK) is permitted
+
+
+def test_a_dated_model_with_a_price_of_its_own_is_still_a_dated_form() -> None:
+    override = PriceOverride(model="claude-3-5-sonnet-20240620", input="30", output="1")
+    book = build_book(provider(price_overrides=(override,)))
+    assert allowed("claude-3-5-sonnet-20240620", ["claude-3-5-sonnet"], book)
+    assert not allowed("claude-3-5-sonnet-20240620", ["claude-3-5-haiku"], book)
 
 
 def test_no_allow_list_permits_every_priced_model() -> None:

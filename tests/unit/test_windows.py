@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -103,6 +104,24 @@ def test_the_repeated_hour_is_two_windows() -> None:
     second = bounds(parse_window("1h"), True, 0, "Europe/Paris", at("2026-10-25T01:30"))
     assert first == (at("2026-10-25T00:00"), at("2026-10-25T01:00"))
     assert second == (at("2026-10-25T01:00"), at("2026-10-25T02:00"))
+
+
+@pytest.mark.parametrize(
+    ("zone_name", "edges"),
+    [
+        # 00:01 became 23:01, at 02:31 UTC: the hour from midnight was a minute long.
+        ("America/St_Johns", ["2010-11-07T02:30", "2010-11-07T02:31", "2010-11-07T03:30"]),
+        # 02:00 became 01:30, at 15:00 UTC: half an hour remained of the hour from one.
+        ("Australia/Lord_Howe", ["2026-04-04T14:00", "2026-04-04T15:00", "2026-04-04T15:30"]),
+        # 02:00 became 02:30, at 15:30 UTC.
+        ("Australia/Lord_Howe", ["2026-10-03T14:30", "2026-10-03T15:30", "2026-10-03T16:00"]),
+    ],
+)
+def test_hours_are_cut_where_the_clock_is_changed_within_them(zone_name: str, edges: list[str]) -> None:
+    moments = [at(edge) for edge in edges]
+    for start, end in pairwise(moments):
+        for now in (start, (start + end) // 2, end - 1):
+            assert bounds(parse_window("1h"), True, 0, zone_name, now) == (start, end)
 
 
 def test_a_day_that_a_country_skipped_is_no_window() -> None:

@@ -268,9 +268,7 @@ def allowed(model: str, allowed_models: Sequence[str] | None, book: PriceBook) -
         if stem == lowered or undated(plain) != plain:
             continue
         found = book.listed(lowered)
-        if found is None or found is not book.listed(name):
-            continue
-        if plain == stem or {plain, stem} <= spelled_names(found.model):
+        if found is not None and (plain == stem or {plain, stem} <= spelled_names(found.model)):
             return True
     return False
 
