@@ -105,6 +105,15 @@ def test_a_prompt_that_was_rewritten_is_a_first_one_again() -> None:
     assert expect(learner, text_bytes=359_999) == Expectation(0, 0, 90_000, 900, False)
 
 
+def test_an_answer_told_late_does_not_hide_a_newer_one() -> None:
+    learner = Learner()
+    observe(learner, ANSWER, now_s=200)
+    observe(learner, UsageCounts(cache_write_5m_tokens=7, output_tokens=900), now_s=100)
+    assert expect(learner, now_s=201).cache_read_tokens == 99_990
+    observe(learner, UsageCounts(cache_write_5m_tokens=7, output_tokens=900), now_s=201)
+    assert expect(learner, now_s=201).cache_read_tokens == 7
+
+
 def test_a_client_that_does_not_cache_pays_plain_input_again() -> None:
     learner = Learner()
     observe(learner, UsageCounts(input_tokens=100_000, output_tokens=900))

@@ -194,9 +194,8 @@ def _overridden(model: Model, override: PriceOverride) -> Model:
     """``model`` with the override's rates from its date on. Rates it leaves out stay the catalogue's."""
     given = _given(override)
     before = [period for period in model.periods if period.from_s < override.effective_from_s]
-    in_force = max(
-        (p for p in model.periods if p.from_s <= override.effective_from_s), key=_start, default=model.periods[0]
-    )
+    reached = [period for period in model.periods if period.from_s <= override.effective_from_s]
+    in_force = reached[-1] if reached else model.periods[0]
     later = [period for period in model.periods if period.from_s > override.effective_from_s]
     replaced = []
     for period in (Period(override.effective_from_s, in_force.standard), *later):

@@ -120,6 +120,10 @@ class Learner:
             return
         place = (key, session, agent, model)
         last = self._conversations.pop(place, None)
+        if last is not None and last.answered_at_s > now_s:
+            # Told late, of an answer before the one that is known.
+            self._conversations[place] = last
+            return
         written = counts.cache_write_5m_tokens or counts.cache_write_1h_tokens
         self._conversations[place] = Conversation(
             cached_tokens=counts.prompt_tokens - counts.input_tokens,
