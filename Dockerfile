@@ -50,7 +50,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,ta
 # What runs has a user of its own and one folder it may write to; a named volume put there inherits its owner.
 FROM base AS runtime
 RUN groupadd --system --gid 10001 bursar \
-    && useradd --system --uid 10001 --gid bursar --home-dir /var/lib/bursar --shell /usr/sbin/nologin bursar \
+    && useradd --no-log-init --no-create-home --uid 10001 --gid bursar --home-dir /var/lib/bursar --shell /usr/sbin/nologin bursar \
     && install -d -o bursar -g bursar -m 0700 /var/lib/bursar
 WORKDIR /var/lib/bursar
 COPY LICENSE /usr/share/doc/bursar/LICENSE

@@ -13,6 +13,7 @@ from tests.harness import KafkaServer, RedisServer
 from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
 from tests.harness.redis_server import KINDS
+from tests.harness.simulated_cluster import SimulatedCluster
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +52,15 @@ def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneMachine
         yield machine
 
 
-@pytest.fixture(params=["one_machine"])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedCluster]:
+    """Kafka, Redis, ClickHouse's interface and the four services as docker-compose.yml configures them, with a
+    simulated provider, for all tests of a file."""
+    with SimulatedCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["one_machine", pytest.param("cluster", marks=pytest.mark.kafka)])
 async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
     """A whole Bursar, from outside; the test runs on one machine and on the cluster shape."""
     shape = request.getfixturevalue(request.param)
