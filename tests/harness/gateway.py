@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass
 class Gateway:
-    """``shape`` is ``one_machine`` or ``cluster``; the rest are addresses. Made by the fixtures in tests/conftest.py."""
+    """``shape`` is ``one_machine`` or ``cluster``; the rest are addresses. Made by fixtures in tests/conftest.py."""
 
     shape: str
     folder: Path
@@ -152,7 +152,9 @@ class Gateway:
         """The key's rows in ``bursar.usage``, once there are ``at_least`` so many."""
 
         async def rows() -> list[dict[str, Any]]:
-            found = await self.query(f"SELECT * FROM bursar.usage WHERE virtual_key_id = '{key_id}' ORDER BY started_at")
+            found = await self.query(
+                f"SELECT * FROM bursar.usage WHERE virtual_key_id = '{key_id}' ORDER BY started_at"
+            )
             return found if len(found) >= at_least else []
 
         return await eventually(rows, 60)  # type: ignore[no-any-return]

@@ -68,7 +68,9 @@ class Traffic:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Traffic]:
         """Traffic inside the block; leaving it waits for the last answers."""
-        async with ClientSession(timeout=ClientTimeout(total=ANSWER_WAIT_S), connector=TCPConnector(limit=0)) as session:
+        async with ClientSession(
+            timeout=ClientTimeout(total=ANSWER_WAIT_S), connector=TCPConnector(limit=0)
+        ) as session:
             tasks = [asyncio.create_task(self._client(session)) for _ in range(self._clients)]
             try:
                 yield self
