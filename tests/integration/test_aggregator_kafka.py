@@ -70,7 +70,8 @@ class Cluster:
 
     async def figures(self) -> dict[str, Any]:
         rows = await self.analytics.query(
-            "SELECT count() AS requests, uniqExact(request_id) AS ids, sum(toInt128(cost_nusd)) AS cost FROM bursar.usage"
+            "SELECT count() AS requests, uniqExact(request_id) AS ids, sum(toInt128(cost_nusd)) AS cost"
+            " FROM bursar.usage"
         )
         return rows[0]
 

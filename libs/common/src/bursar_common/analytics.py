@@ -106,7 +106,8 @@ class Analytics:
         self._opening = asyncio.Lock()
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Rows of a SELECT by column name. Parameters are bound by the server: ``{name:Type}`` in the text.
+        """Rows of a SELECT by column name. Tables are named with their database (``bursar.usage``); parameters are
+        bound by the server: ``{name:Type}`` in the text.
 
         Raises AnalyticsUnavailable, AnalyticsRefused."""
         return await self._call(

@@ -26,5 +26,11 @@ def compress_frames(data: bytes) -> bytes:
         plain = data[start : start + FRAME_BYTES]
         packed = lz4.block.compress(plain, store_size=False)
         frame = _HEAD.pack(_LZ4, _HEAD.size + len(packed), len(plain)) + packed
-        out.append(_HASH.pack(*CityHash128(frame)) + frame)
+        out.append(frame_hash(frame) + frame)
     return b"".join(out)
+
+
+def frame_hash(frame: bytes) -> bytes:
+    """The 16 bytes before a frame: the higher word of the hash first, each little-endian."""
+    value: int = CityHash128(frame)
+    return _HASH.pack(value >> 64, value & 0xFFFFFFFFFFFFFFFF)

@@ -37,7 +37,7 @@ _TOKEN = re.compile(
     | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<number>[0-9][A-Za-z0-9_.]*)
     | (?P<end>;)
-    | (?P<mark>[!-/:<-@\[\]^{|}~])
+    | (?P<mark>[!%&()*+,\-.:<=>?@\[\]^{|}~] | /(?!\*))
     """,
     re.VERBOSE | re.DOTALL,
 )
