@@ -4,6 +4,7 @@ import heapq
 import math
 import random
 from collections import deque
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -177,7 +178,7 @@ def test_twenty_large_sessions_meet_no_refusal_before_nine_tenths_are_spent(seed
     in_flight, most_in_flight, trail = 0, 0, deque[int](maxlen=3)
     while True:
         now_s, session, step, expectation, held = heapq.heappop(events)
-        place = {"key": "k", "model": MODEL, "session": session, "agent": ""}
+        place: dict[str, Any] = {"key": "k", "model": MODEL, "session": session, "agent": ""}
         if expectation is None:
             expectation = learner.expect(**place, text_bytes=400_000, max_tokens=64_000, now_s=now_s)
             held = figures(
