@@ -9,13 +9,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bursar_common.clock import rfc3339
-from bursar_common.eventlog.port import NewRecord
+from bursar_common.clock import SystemClock, rfc3339
+from bursar_common.eventlog.port import EventLog, NewRecord
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import GOVERNANCE_TOPIC, USAGE_RECORDED, USAGE_TOPIC, GovernanceData, Usage, encode_event
 from bursar_common.governance import Budget, Customer, Provider, Team, VirtualKey
 from bursar_common.ids import uuid7
 from bursar_common.keys import key_hmac, sha256_hex
+from bursar_common.settings import load_settings
 from bursar_common.wire import (
     BATCH_PATH,
     INTERNAL_TOKEN_HEADER,
@@ -29,6 +30,9 @@ from bursar_common.wire import (
     decode_replies,
     encode,
 )
+from bursar_enforcer.app import Enforcer
+from bursar_enforcer.ledger import Ledger, Traced
+from bursar_enforcer.redis_connection import parse_address
 from tests.harness import RedisServer, ServiceProcess, eventually
 
 KEY_SECRET = "a secret of the tests"
@@ -62,47 +66,17 @@ def usage_event(request_id: str, charged_to: tuple[str, ...], amounts: Amounts, 
     return NewRecord(USAGE_TOPIC, usage.virtual_key_id, value)
 
 
-class World:
-    """``async with World(folder)``: everything started; ``env`` may be changed before :meth:`start`."""
+class Client:
+    """What tests say to an enforcer, however it runs: governance through the log, operations in batches."""
 
-    def __init__(self, folder: Path, *, kind: str = "valkey", redis_arguments: tuple[str, ...] = ()) -> None:
-        self.folder = folder
-        self.redis = RedisServer(folder / "redis", kind, arguments=redis_arguments)
-        self.log = SqliteEventLog(folder / "log.db")
+    log: SqliteEventLog
+
+    def __init__(self) -> None:
         self.versions: dict[str, int] = {}
         self.governance_events = 0
-        self.env = {
-            "BURSAR_HOME": str(folder),
-            "BURSAR_REDIS_URL": self.redis.url,
-            "BURSAR_INTERNAL_TOKEN": TOKEN,
-            "BURSAR_KEY_SECRET": KEY_SECRET,
-            "BURSAR_ENFORCER_LISTEN": f"unix:{folder}/enforcer.sock",
-            "BURSAR_HOLD_TTL_S": str(HOLD_TTL_S),
-            "BURSAR_LOG_LEVEL": "debug",
-        }
-        self.process = self.service("enforcer")
 
-    def service(self, name: str, **env: str) -> ServiceProcess:
-        merged = {**self.env, **env}
-        return ServiceProcess(
-            "bursar_enforcer", env=merged, address=merged["BURSAR_ENFORCER_LISTEN"], folder=self.folder, name=name
-        )
-
-    async def __aenter__(self) -> World:
-        self.redis.start()
-        await self.log.start()
-        self.process.start()
-        await self.process.ready()
-        self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{self.folder}/enforcer.sock"))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.session.close()
-        self.process.stop()
-        self.redis.stop()
-        await self.log.close()
-
-    # ---- governance
+    async def batch(self, *operations: msgspec.Struct) -> list[Any]:
+        raise NotImplementedError
 
     async def govern(self, entity: str, document: msgspec.Struct | None, *, id: str = "") -> None:
         """Append one event with the version it must have, as admin-api would."""
@@ -149,33 +123,48 @@ class World:
             }
         )
 
-    async def govern_default(self, **key: Any) -> None:
-        await self.govern(
-            "provider", Provider(id="prov1", name="anthropic", kind="anthropic", created_at_s=NOW_S, credential="env:X")
-        )
-        await self.govern(
-            "customer", Customer(id="cust1", name="acme", created_at_s=NOW_S, budgets=(budget("bc", 10**12),))
-        )
-        team = Team(
-            id="team1", name="platform", created_at_s=NOW_S, customer_id="cust1", budgets=(budget("bt", 10**11),)
-        )
-        await self.govern("team", team)
-        await self.govern("virtual_key", self.key(**key))
+    async def govern_default(
+        self,
+        *,
+        provider: dict[str, Any] | None = None,
+        customer: dict[str, Any] | None = None,
+        team: dict[str, Any] | None = None,
+        **key: Any,
+    ) -> None:
+        """Provider anthropic, customer acme, team platform, key alice; each may be given other fields."""
+        base = {"created_at_s": NOW_S}
+        entities: list[tuple[str, msgspec.Struct]] = [
+            (
+                "provider",
+                Provider(
+                    **{**base, "id": "prov1", "name": "anthropic", "kind": "anthropic", "credential": "env:X"}
+                    | (provider or {})
+                ),
+            ),
+            (
+                "customer",
+                Customer(
+                    **{**base, "id": "cust1", "name": "acme", "budgets": (budget("bc", 10**12),)} | (customer or {})
+                ),
+            ),
+            (
+                "team",
+                Team(
+                    **{
+                        **base,
+                        "id": "team1",
+                        "name": "platform",
+                        "customer_id": "cust1",
+                        "budgets": (budget("bt", 10**11),),
+                    }
+                    | (team or {})
+                ),
+            ),
+            ("virtual_key", self.key(**key)),
+        ]
+        for entity, document in entities:
+            await self.govern(entity, document)
         await self.governed()
-
-    # ---- HTTP
-
-    async def batch(self, *operations: msgspec.Struct) -> list[Any]:
-        async with self.session.post(
-            f"http://bursar{BATCH_PATH}", data=encode(operations), headers={INTERNAL_TOKEN_HEADER: TOKEN}
-        ) as response:
-            body = await response.read()
-            assert response.status == 200, (response.status, body)
-            return decode_replies(body)
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        async with self.session.get(f"http://bursar{path}", headers={INTERNAL_TOKEN_HEADER: TOKEN}) as response:
-            return response.status, await response.read()
 
     def admit_of(self, request_id: str, **more: Any) -> Admit:
         return Admit(
@@ -197,6 +186,117 @@ class World:
     async def balances(self, *counters: str) -> list[Any]:
         (reply,) = await self.batch(Balances(counters))
         return list(reply.balances)
+
+
+class Inside(Client):
+    """An enforcer in the test's own process, on a real Redis and a real log: parts can be reached and replaced."""
+
+    def __init__(
+        self, folder: Path, *, redis: RedisServer | None = None, hold_ttl_s: int = HOLD_TTL_S, **env: str
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.redis = redis or RedisServer(folder / "redis", unix=True)
+        self.log = SqliteEventLog(folder / "log.db")
+        self.traced: list[tuple[str, list[Traced]]] = []
+        self.settings = load_settings(
+            {
+                "BURSAR_HOME": str(folder),
+                "BURSAR_REDIS_URL": self.redis.url,
+                "BURSAR_INTERNAL_TOKEN": TOKEN,
+                "BURSAR_KEY_SECRET": KEY_SECRET,
+                "BURSAR_HOLD_TTL_S": str(hold_ttl_s),
+                **env,
+            }
+        )
+        self.enforcers: list[Enforcer] = []
+
+    def enforcer(self, log: EventLog | None = None) -> Enforcer:
+        """One more enforcer on the same Redis and log, not started."""
+        ledger = Ledger(
+            parse_address(self.settings.redis_url), on_reply=lambda script, state: self.traced.append((script, state))
+        )
+        log = log or SqliteEventLog(self.folder / "log.db")
+        made = Enforcer(self.settings, log, ledger, SystemClock())
+        self.enforcers.append(made)
+        return made
+
+    async def __aenter__(self) -> Inside:
+        if not self.redis.process.running:
+            self.redis.start()
+        await self.log.start()
+        self.main = self.enforcer()
+        self.main.start()
+        await self.open()
+        return self
+
+    async def open(self, enforcer: Enforcer | None = None) -> None:
+        """Wait until admission is open."""
+        chosen = enforcer or self.main
+        await eventually(lambda: chosen.continuity.open)
+
+    async def __aexit__(self, *_: object) -> None:
+        for enforcer in self.enforcers:
+            await enforcer.stop()
+        self.redis.stop()
+        await self.log.close()
+
+    async def batch(self, *operations: msgspec.Struct) -> list[Any]:
+        return list(await self.main.admission.decide(operations))  # type: ignore[arg-type]
+
+
+class World(Client):
+    """``async with World(folder)``: everything started; ``env`` may be changed before :meth:`start`."""
+
+    def __init__(self, folder: Path, *, kind: str = "valkey", redis_arguments: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.redis = RedisServer(folder / "redis", kind, arguments=redis_arguments)
+        super().__init__()
+        self.log = SqliteEventLog(folder / "log.db")
+        self.env = {
+            "BURSAR_HOME": str(folder),
+            "BURSAR_REDIS_URL": self.redis.url,
+            "BURSAR_INTERNAL_TOKEN": TOKEN,
+            "BURSAR_KEY_SECRET": KEY_SECRET,
+            "BURSAR_ENFORCER_LISTEN": f"unix:{folder}/enforcer.sock",
+            "BURSAR_HOLD_TTL_S": str(HOLD_TTL_S),
+            "BURSAR_LOG_LEVEL": "debug",
+        }
+        self.process = self.service("enforcer")
+
+    def service(self, name: str, **env: str) -> ServiceProcess:
+        merged = {**self.env, **env}
+        return ServiceProcess(
+            "bursar_enforcer", env=merged, address=merged["BURSAR_ENFORCER_LISTEN"], folder=self.folder, name=name
+        )
+
+    async def __aenter__(self) -> World:
+        self.redis.start()
+        await self.log.start()
+        self.process.start()
+        await self.process.ready()
+        self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{self.folder}/enforcer.sock"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+        self.process.stop()
+        self.redis.stop()
+        await self.log.close()
+
+    # ---- HTTP
+
+    async def batch(self, *operations: msgspec.Struct) -> list[Any]:
+        async with self.session.post(
+            f"http://bursar{BATCH_PATH}", data=encode(operations), headers={INTERNAL_TOKEN_HEADER: TOKEN}
+        ) as response:
+            body = await response.read()
+            assert response.status == 200, (response.status, body)
+            return decode_replies(body)
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        async with self.session.get(f"http://bursar{path}", headers={INTERNAL_TOKEN_HEADER: TOKEN}) as response:
+            return response.status, await response.read()
 
     def script_replies(self) -> list[dict[str, Any]]:
         """What the scripts answered, from the debug log."""

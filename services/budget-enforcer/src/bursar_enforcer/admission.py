@@ -270,7 +270,7 @@ class Admission:
         elif isinstance(result, hiredis.ReplyError):
             replies[place] = Unavailable(f"Redis answered: {result}")
         else:
-            log.error("counter_full", counter=plan.counters[int(result[1]) - 1].id)
+            log.error("counter_full", counter=result[1].decode())
             replies[place] = Unavailable("a counter would pass the largest amount")
         return False
 

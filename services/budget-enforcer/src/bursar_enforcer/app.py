@@ -76,6 +76,7 @@ class Enforcer:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        self._spawn(self._prepare_books())
         self._spawn(self._with_log())
         self._spawn(self.continuity.run())
 
@@ -83,6 +84,13 @@ class Enforcer:
         task = asyncio.create_task(work)
         task.add_done_callback(_ended)
         self._tasks.append(task)
+
+    async def _prepare_books(self) -> None:
+        """Compile the catalogue before the first request asks for a price."""
+        try:
+            await self.books.of_all()
+        except (RedisUnavailable, UnsafeRedis) as error:
+            log.info("price_books_wait", why=str(error)[:200])
 
     async def _with_log(self) -> None:
         """A cold start needs Redis only: the log is tried until it is there."""

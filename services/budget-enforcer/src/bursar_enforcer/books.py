@@ -53,6 +53,15 @@ class Books:
         self._of_provider[known] = book
         return book
 
+    async def of_all(self) -> None:
+        """Build the book of every provider in Redis, so that no request waits for it. Raises RedisUnavailable."""
+        for document in (await self._ledger.commands([("HVALS", keys.PROVIDERS)]))[0]:
+            try:
+                provider = msgspec.json.decode(document, type=Provider, strict=False)
+            except msgspec.MsgspecError:
+                continue  # reported where a key uses it
+            await self.of(provider)
+
     def known(self, book_id: str) -> PriceBook | None:
         return self._by_id.get(book_id)
 

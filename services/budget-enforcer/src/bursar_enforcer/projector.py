@@ -73,6 +73,8 @@ class Projector:
             if reply[0] not in (b"applied", b"done"):
                 return  # another enforcer was quicker, or a rebuild is deleting: look again
             position = str(following)
+            if event is not None and event.entity == "provider":
+                await self._books.of_all()
 
     async def _judge(self, event: GovernanceData, position: str, following: int) -> Call:
         ids = list({event.entity_id, *event.seen, *event.bumps})

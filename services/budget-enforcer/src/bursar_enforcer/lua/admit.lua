@@ -51,16 +51,13 @@ local expects = {s = ARGV[tail + 6], o = ARGV[tail + 6], S = ARGV[tail + 8],
 local bounds = {s = ARGV[tail + 7], o = ARGV[tail + 7], S = ARGV[tail + 8],
                 t = ARGV[tail + 9], T = ARGV[tail + 10], r = ARGV[tail + 11]}
 
-local reserved, would = 0, 0
+local reserved, would, full = 0, 0, 0
 for i = 1, C do
   local at = 2 + 3 * i
   local mode, limit, ceiling = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local expected, bound = expects[mode], bounds[mode]
   local c = state[i]
   local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
-  if tonumber(h) + tonumber(expected) > MOST or tonumber(e) + tonumber(bound) > MOST then
-    return {'overflow', KEYS[2 + i]}
-  end
   local code
   if mode == 'r' then
     if above(limit, s, h, expected) then code = 'spent' end
@@ -100,8 +97,10 @@ for i = 1, C do
       return with_state({'refused', code, i, changes})
     end
   end
+  if tonumber(h) + tonumber(expected) > MOST or tonumber(e) + tonumber(bound) > MOST then full = i end
 end
 if reserved > 0 then return with_state({'refused', 'reserved', reserved, changes}) end
+if full > 0 then return {'overflow', KEYS[2 + full]} end
 
 local out = {'admitted', '', would, changes}
 for i = 1, C do
