@@ -3,6 +3,9 @@
 aiohttp's StreamReader queues chunks and wakes a task for each, which costs more than relaying an event does. Once an
 answer is being relayed, its reader becomes a DirectReader: the parser's calls go straight to a :class:`Sink`, and the
 waiting task is woken only by the end, by an error, and by a client that reads slower than the upstream writes.
+
+From the first chunk boundary on, a chunked answer leaves aiohttp's parser too: what is left of the transfer encoding
+(a length, the bytes, a line end) is read here, strictly.
 """
 
 from __future__ import annotations
@@ -10,7 +13,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from aiohttp.client_exceptions import ClientPayloadError
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
+
+MAX_CHUNK_LINE_BYTES = 256
+"""A chunk's length and its extensions."""
+MAX_TRAILER_BYTES = 8 * 1024
+"""Trailers after the last chunk; they are dropped."""
 
 
 class Takes(Protocol):
@@ -22,7 +32,7 @@ class Takes(Protocol):
 class Sink:
     """Where a DirectReader's bytes go, and what its waiting task waits on."""
 
-    __slots__ = ("_loop", "_payload", "_stirred", "paused", "take")
+    __slots__ = ("_loop", "_payload", "_stirred", "at_chunk_end", "paused", "take")
 
     def __init__(self, payload: StreamReader, take: Takes) -> None:
         self._loop = asyncio.get_running_loop()
@@ -30,6 +40,7 @@ class Sink:
         self._stirred: asyncio.Future[None] | None = None
         self.take = take
         self.paused = False
+        self.at_chunk_end = False
 
     def attach(self) -> None:
         """Take over: what the reader has queued, then all that comes."""
@@ -37,6 +48,8 @@ class Sink:
         queued = payload.read_nowait(-1) if not payload.at_eof() else b""
         payload._timer = self  # type: ignore[assignment]  # a slot that only the reading methods use
         payload.__class__ = DirectReader
+        if isinstance(payload._protocol, ProviderConnection):
+            payload._protocol.sink = self
         if queued:
             self.feed(queued)
 
@@ -80,10 +93,10 @@ class DirectReader(StreamReader):
         return False
 
     def begin_http_chunk_receiving(self) -> None:
-        """Chunks of the transfer encoding mean nothing here."""
+        self._timer.at_chunk_end = False
 
     def end_http_chunk_receiving(self) -> None:
-        """Likewise."""
+        self._timer.at_chunk_end = True
 
     def feed_eof(self) -> None:
         super().feed_eof()
@@ -92,3 +105,110 @@ class DirectReader(StreamReader):
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         super().set_exception(exc, *(() if exc_cause is None else (exc_cause,)))
         self._timer.stir()
+
+
+class ProviderConnection(ResponseHandler):
+    """aiohttp's client connection, whose parser can be left out once an answer's body is on its way."""
+
+    sink: Sink | None = None
+    """Set while an answer is relayed."""
+    _chunks: Chunks | None = None
+
+    def set_response_params(self, **params: Any) -> None:
+        self.sink = self._chunks = None
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        chunks = self._chunks
+        if chunks is not None:
+            chunks.feed(data)
+            return
+        super().data_received(data)
+        sink = self.sink
+        # A boundary for certain: the last chunk is complete, and no part of the next one's length came with it.
+        if sink is not None and sink.at_chunk_end and data.endswith(b"\r\n") and not sink._payload.is_eof():
+            self._chunks = Chunks(sink._payload, sink, self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.sink = self._chunks = None
+        super().connection_lost(exc)
+
+
+class Chunks:
+    """Reads a chunked body from a chunk boundary on."""
+
+    __slots__ = ("_connection", "_left", "_line", "_payload", "_sink", "_state")
+
+    def __init__(self, payload: StreamReader, sink: Sink, connection: ProviderConnection) -> None:
+        self._payload = payload
+        self._sink = sink
+        self._connection = connection
+        self._line = b""
+        self._left = 0
+        self._state = "length"
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes cut anywhere."""
+        if self._state == "length" and not self._line:  # most often: one whole chunk, nothing else
+            line = data.find(b"\r\n", 0, 10)
+            if line > 0:
+                size = _hex(data[:line])
+                if size and len(data) == line + size + 4 and data.endswith(b"\r\n"):
+                    self._sink.feed(data[line + 2 : -2])
+                    return
+        self._feed_slowly(data)
+
+    def _feed_slowly(self, data: bytes) -> None:
+        while data and self._state != "over":
+            if self._state == "data":
+                part, data = data[: self._left], data[self._left :]
+                self._left -= len(part)
+                self._sink.feed(part)
+                if not self._left:
+                    self._state = "line end"
+                continue
+            line, found, data = (self._line + data).partition(b"\n")
+            if not found:
+                self._line = line
+                if len(line) > (MAX_TRAILER_BYTES if self._state == "trailer" else MAX_CHUNK_LINE_BYTES):
+                    self._broken()
+                return
+            self._line = b""
+            if not line.endswith(b"\r"):
+                self._broken()
+                return
+            self._line_read(line[:-1])
+        if data:
+            self._connection.abort()  # bytes nobody asked for
+
+    def _line_read(self, line: bytes) -> None:
+        if self._state == "line end":
+            self._state = "length"
+            if line:
+                self._broken()
+        elif self._state == "length":
+            size = _hex(line.partition(b";")[0].rstrip(b" \t"))
+            if size is None:
+                self._broken()
+            elif size:
+                self._left, self._state = size, "data"
+            else:
+                self._state = "trailer"
+        elif not line:
+            self._state = "over"
+            self._payload.feed_eof()
+
+    def _broken(self) -> None:
+        self._state = "over"
+        self._connection.force_close()
+        self._payload.set_exception(ClientPayloadError("broken transfer encoding"))
+
+
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
+
+def _hex(digits: bytes) -> int | None:
+    """A chunk's length; None if it is none (``int`` would take signs, spaces and underscores)."""
+    if 0 < len(digits) <= 15 and _HEX.issuperset(digits):
+        return int(digits, 16)
+    return None

@@ -217,26 +217,34 @@ async def relay(
 
 async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None, watch: Watch, times: Times) -> None:
     reading = [feeds] if feeds is not None else []
-    write, protocol, now_s = incoming.write, incoming.protocol, asyncio.get_running_loop().time
+    feed = feeds.feed if feeds is not None else _ignore
+    protocol, now_s, chunked = incoming.protocol, asyncio.get_running_loop().time, incoming.chunked
+    transport = incoming.transport
+    if transport is None or transport.is_closing():
+        raise ClientGone("the client closed the connection")
+    write = transport.write
 
     def take(data: bytes) -> bool:
         try:
-            write(data)
-        except ClientGone:
-            return False  # the handler is told by its cancellation
+            write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+        except (OSError, RuntimeError):
+            return False  # the client has left; the handler is told by its cancellation
         watch.last_s = now_s()
         watch.tail = data if len(data) > 3 else watch.tail[-4:] + data
-        if facts.first_byte_ms is None:
-            facts.first_byte_ms = times.now_ms()
         if reading:
             try:
-                reading[0].feed(data)
+                feed(data)
             except Exception:
                 reading.clear()
                 log.exception("usage_reader_failed", request_id=facts.request_id)
         return bool(protocol.writing_paused)
 
-    sink = Sink(body, take)
+    def first(data: bytes) -> bool:
+        facts.first_byte_ms = times.now_ms()
+        sink.take = take
+        return take(data)
+
+    sink = Sink(body, first)
     try:
         sink.attach()
         while True:
@@ -255,6 +263,10 @@ async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None
             return
     finally:
         _end(reading, facts)
+
+
+def _ignore(_data: bytes) -> None:
+    """Nobody reads this answer."""
 
 
 def _end(reading: list[Feeds], facts: Facts) -> None:

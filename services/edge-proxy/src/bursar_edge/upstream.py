@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hashlib
 import ipaddress
 import socket
@@ -17,6 +19,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from bursar_common.wire import Route
+from bursar_edge.direct import ProviderConnection
 from bursar_edge.link import Header, NotConnected, Origin
 
 PUBLIC_URLS = {"anthropic": "https://api.anthropic.com"}
@@ -133,6 +136,8 @@ class Upstreams:
             resolver=_CheckedResolver(self._allow_names),
             ttl_dns_cache=30,
         )
+        connections = functools.partial(ProviderConnection, loop=asyncio.get_running_loop())
+        self.connector._factory = connections  # type: ignore[assignment]
 
     async def close(self) -> None:
         await self.connector.close()
