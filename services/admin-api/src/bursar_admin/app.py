@@ -47,7 +47,9 @@ def make_desk(settings: Settings, event_log: EventLog, *, clock: Clock | None = 
     clock = clock or SystemClock()
     enforcer = Enforcer(settings.enforcer_url, settings.internal_token.get_secret_value(), clock)
     journal = Journal(event_log, Projection(), enforcer, clock, mint)
-    return Desk(settings, journal, enforcer, Spending(settings.clickhouse_url, enforcer), clock, mint)
+    return Desk(
+        settings, journal, enforcer, Spending(settings.clickhouse_url, enforcer, ca_file=settings.ca_file), clock, mint
+    )
 
 
 def route_table(desk: Desk) -> list[Route]:
@@ -172,6 +174,7 @@ async def start_desk(desk: Desk) -> None:
 
 async def stop_desk(desk: Desk) -> None:
     await desk.journal.close()
+    await desk.spending.close()
     await desk.enforcer.close()
 
 

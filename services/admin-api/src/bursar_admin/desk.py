@@ -45,7 +45,7 @@ class Desk:
         self.access = Access(settings)
         self.rules = UpstreamRules.of(settings)
         self.key_secret = settings.key_secret.get_secret_value()
-        self._spending = spending
+        self.spending = spending
 
     @property
     def projection(self) -> Projection:
@@ -77,7 +77,7 @@ class Desk:
             try:
                 return await self.journal.submit(judged)
             except _OpeningsNeeded:
-                openings = openings | await self._spending.openings(asked[-1].needed)
+                openings = openings | await self.spending.openings(asked[-1].needed)
         raise conflict("The budgets kept changing while this change was worked out. Nothing was done; try again.")
 
     async def represent(self, entity: str, documents: Iterable[Any]) -> tuple[list[dict[str, Any]], BalancesState]:
