@@ -123,6 +123,18 @@ class Client:
             }
         )
 
+    def provider(self, **more: Any) -> Provider:
+        base = {"id": "prov1", "name": "anthropic", "kind": "anthropic", "created_at_s": NOW_S, "credential": "env:X"}
+        return Provider(**{**base, **more})
+
+    def customer(self, **more: Any) -> Customer:
+        base = {"id": "cust1", "name": "acme", "created_at_s": NOW_S, "budgets": (budget("bc", 10**12),)}
+        return Customer(**{**base, **more})
+
+    def team(self, **more: Any) -> Team:
+        base = {"id": "team1", "name": "platform", "created_at_s": NOW_S, "customer_id": "cust1"}
+        return Team(**{**base, "budgets": (budget("bt", 10**11),), **more})
+
     async def govern_default(
         self,
         *,
@@ -132,34 +144,10 @@ class Client:
         **key: Any,
     ) -> None:
         """Provider anthropic, customer acme, team platform, key alice; each may be given other fields."""
-        base = {"created_at_s": NOW_S}
         entities: list[tuple[str, msgspec.Struct]] = [
-            (
-                "provider",
-                Provider(
-                    **{**base, "id": "prov1", "name": "anthropic", "kind": "anthropic", "credential": "env:X"}
-                    | (provider or {})
-                ),
-            ),
-            (
-                "customer",
-                Customer(
-                    **{**base, "id": "cust1", "name": "acme", "budgets": (budget("bc", 10**12),)} | (customer or {})
-                ),
-            ),
-            (
-                "team",
-                Team(
-                    **{
-                        **base,
-                        "id": "team1",
-                        "name": "platform",
-                        "customer_id": "cust1",
-                        "budgets": (budget("bt", 10**11),),
-                    }
-                    | (team or {})
-                ),
-            ),
+            ("provider", self.provider(**(provider or {}))),
+            ("customer", self.customer(**(customer or {}))),
+            ("team", self.team(**(team or {}))),
             ("virtual_key", self.key(**key)),
         ]
         for entity, document in entities:
@@ -205,10 +193,10 @@ class Inside(Client):
                 "BURSAR_REDIS_URL": self.redis.url,
                 "BURSAR_INTERNAL_TOKEN": TOKEN,
                 "BURSAR_KEY_SECRET": KEY_SECRET,
-                "BURSAR_HOLD_TTL_S": str(hold_ttl_s),
                 **env,
             }
-        )
+            # Shorter than the environment may ask for, so that tests need not wait.
+        ).model_copy(update={"hold_ttl_s": hold_ttl_s})
         self.enforcers: list[Enforcer] = []
 
     def enforcer(self, log: EventLog | None = None) -> Enforcer:

@@ -76,7 +76,8 @@ class Expiry:
         )[0]
         if not ids:
             return 0
-        holds = await self._ledger.commands([("HMGET", keys.HOLD + id_.decode(), "h", "ev") for id_ in ids], errors=True)
+        looks = [("HMGET", keys.HOLD + id_.decode(), "h", "ev") for id_ in ids]
+        holds = await self._ledger.commands(looks, errors=True)
         records = [
             record
             for id_, hold in zip(ids, holds, strict=True)

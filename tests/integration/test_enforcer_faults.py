@@ -1,0 +1,389 @@
+"""What Redis forgets, what edges never said, and what is made good from the log."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bursar_common.eventlog.port import LogUnavailable, NewRecord
+from bursar_common.events import USAGE_TOPIC, decode_envelope, decode_usage
+from bursar_common.wire import Admitted, Amounts, Refused, Release, Renew, Settle, Unavailable
+from bursar_enforcer import keys
+from bursar_enforcer.rebuild import RebuildRunning, rebuild
+from bursar_enforcer.redis_checks import UnsafeRedis, judge_server
+from bursar_enforcer.redis_connection import RedisUnavailable
+from tests.harness import RedisServer, eventually
+from tests.integration.enforcer_world import Inside, budget, usage_event
+
+
+@pytest.fixture(params=["valkey", pytest.param("redis7", marks=pytest.mark.redis7)])
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> RedisServer:
+    return RedisServer(tmp_path / "redis", request.param, unix=True)
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    async with Inside(tmp_path, hold_ttl_s=1) as world:
+        await world.govern_default()
+        yield world
+
+
+async def spent(world: Inside, admitted: Admitted) -> list[tuple[int, int, int]]:
+    balances = await world.balances(*(entry.counter for entry in admitted.hold))
+    return [(b.spent, b.held, b.open_holds) for b in balances]
+
+
+async def admitted_again(world: Inside, request: str) -> Admitted:
+    """As an edge does: ask until the ledger can decide."""
+
+    async def ask() -> Any:
+        reply = await world.admit(request)
+        return None if isinstance(reply, Unavailable) else reply
+
+    reply = await eventually(ask)
+    assert isinstance(reply, Admitted), reply
+    return reply
+
+
+def counters_of(admitted: Admitted) -> tuple[str, ...]:
+    return tuple(entry.counter for entry in admitted.hold)
+
+
+async def test_scripts_are_loaded_again_where_redis_forgot_them(inside: Inside) -> None:
+    inside.redis.command("SCRIPT", "FLUSH")
+    first, second = await inside.batch(inside.admit_of("r1"), inside.admit_of("r2"))
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Admitted)
+    assert (await spent(inside, first))[0][2] == 2
+
+
+async def test_a_settlement_that_never_came_is_made_good_from_the_topic(inside: Inside) -> None:
+    admitted = await inside.admit("r1")
+    charge = Amounts(n=77, t=3, T=4, r=1)
+    record = usage_event("r1", counters_of(admitted), charge)
+    await inside.log.append([record])
+    await eventually(lambda: _closed(inside, admitted, 77))
+    # The relay repeats itself, and the edge's settlement arrives after all: nothing changes.
+    await inside.log.append([record])
+    await inside.batch(Settle("r1", admitted.hold, charge, "completed"))
+    await _followed(inside)
+    assert await spent(inside, admitted) == [(77, 0, 0)] * len(admitted.hold)
+
+
+async def _closed(world: Inside, admitted: Admitted, amount: int) -> bool:
+    return await spent(world, admitted) == [(amount, 0, 0)] * len(admitted.hold)
+
+
+async def _followed(world: Inside) -> None:
+    end = await world.log.end_offset(USAGE_TOPIC, 0)
+
+    async def there() -> bool:
+        reply = (await world.main.ledger.commands([("HGET", keys.POSITIONS, "usage:0")]))[0]
+        return int(reply or 0) >= end
+
+    await eventually(there)
+
+
+async def test_what_cannot_be_read_is_passed_over(inside: Inside) -> None:
+    admitted = await inside.admit("r1")
+    poison = [b"", b"{}", b'{"type":"bursar.usage.recorded.v1"', msgspec.json.encode({"data": 1})]
+    bad_counter = usage_event("x", ("nonsense",), Amounts(n=1))
+    negative = usage_event("y", counters_of(admitted), Amounts(n=-5))
+    await inside.log.append(
+        [
+            *(NewRecord(USAGE_TOPIC, "k", value) for value in poison),
+            bad_counter,
+            negative,
+            usage_event("r1", counters_of(admitted), Amounts(n=5, r=1)),
+        ]
+    )
+    await eventually(lambda: _closed(inside, admitted, 5))
+
+
+async def test_a_hold_nobody_renews_expires_log_first_and_the_truth_replaces_it(inside: Inside) -> None:
+    admitted = await inside.admit("r1", session="s1")
+    other = inside.enforcer()  # a second replica sweeps as well
+    other.start()
+    await eventually(lambda: _closed(inside, admitted, admitted.expected_nusd))
+    records = await inside.log.read(USAGE_TOPIC, 0, 0)
+    usage = decode_usage(decode_envelope(records[0].value))
+    assert (usage.request_id, usage.outcome, usage.estimated) == ("r1", "expired", True)
+    assert (usage.session_id, usage.team, usage.virtual_key) == ("s1", "platform", "alice")
+    assert usage.charged_to == counters_of(admitted)
+    assert usage.cost_nusd == usage.amounts.n == admitted.expected_nusd
+    # Both may have appended it; appended again it still changes nothing.
+    await inside.log.append([NewRecord(USAGE_TOPIC, records[0].key, records[0].value)])
+    await _followed(inside)
+    assert await _closed(inside, admitted, admitted.expected_nusd)
+    (closed,) = await inside.batch(Renew("r1", admitted.hold, msgspec.Raw(_known("r1"))))
+    assert closed.state == "expired"
+    await inside.batch(Settle("r1", admitted.hold, Amounts(n=3, r=1), "completed"))
+    assert await _closed(inside, admitted, 3)
+    await inside.log.append([usage_event("r1", counters_of(admitted), Amounts(n=3, r=1))])
+    await _followed(inside)
+    assert await _closed(inside, admitted, 3)
+
+
+def _known(request: str, **more: Any) -> bytes:
+    base = {"request_id": request, "started_at_ms": 1, "virtual_key_id": "key1", "outcome": "completed"}
+    return msgspec.json.encode({**base, **more})
+
+
+async def test_a_renewed_hold_does_not_expire_and_a_dead_one_is_charged_its_largest(inside: Inside) -> None:
+    admitted = await inside.admit("r1")
+    for _ in range(8):
+        (renewed,) = await inside.batch(Renew("r1", admitted.hold, msgspec.Raw(_known("r1", session_id="s2"))))
+        assert renewed.hold == admitted.hold
+        await asyncio.sleep(0.2)
+    assert (await inside.log.read(USAGE_TOPIC, 0, 0)) == []
+    produced = msgspec.Raw(_known("r1", input_tokens=1_000_000, output_tokens=900))
+    (grown,) = await inside.batch(Renew("r1", admitted.hold, produced, prompt_known=True))
+    assert grown.hold[0].expected > 100 * admitted.hold[0].expected
+    await eventually(lambda: _closed(inside, admitted, grown.hold[0].expected))
+
+
+async def test_a_flushed_redis_is_closed_until_holds_and_topics_are_back(inside: Inside) -> None:
+    admitted = await inside.admit("open")
+    done = await inside.admit("done")
+    await inside.batch(Settle("done", done.hold, Amounts(n=1_000, r=1), "completed"))
+    await inside.log.append([usage_event("done", counters_of(done), Amounts(n=1_000, r=1))])
+    await _followed(inside)
+    inside.redis.command("FLUSHALL")
+    assert isinstance(await inside.admit("r2"), Unavailable)
+    # A key that Redis does not know while it is empty is no reason to refuse it.
+    other = inside.enforcer()
+    (reply,) = await other.admission.decide([inside.admit_of("r3")])
+    assert isinstance(reply, Unavailable)
+    (renewed,) = await inside.batch(Renew("open", admitted.hold, msgspec.Raw(_known("open"))))
+    assert type(renewed).__name__ == "Ok"
+    again = await admitted_again(inside, "r2")
+    assert await spent(inside, again) == [(1_000, admitted.expected_nusd + again.expected_nusd, 2)] * 3
+
+
+async def test_kill_9_of_redis_closes_admission_for_one_renewal_interval(tmp_path: Path, redis: RedisServer) -> None:
+    async with Inside(tmp_path, redis=redis, hold_ttl_s=1) as inside:
+        await inside.govern_default()
+        admitted = await inside.admit("r1")
+        redis.kill9()
+        assert isinstance(await inside.admit("r2"), Unavailable)
+        redis.start()
+        (renewed,) = await inside.batch(Renew("r1", admitted.hold, msgspec.Raw(_known("r1"))))
+        assert type(renewed).__name__ == "Ok"
+        again = await admitted_again(inside, "r2")
+        assert (await spent(inside, again))[0] == (0, admitted.expected_nusd + again.expected_nusd, 2)
+        await inside.batch(Release("r1"), Release("r2"))
+        assert (await spent(inside, again))[0] == (0, 0, 0)
+
+
+async def test_an_older_snapshot_is_brought_forward_from_the_topic(tmp_path: Path, redis: RedisServer) -> None:
+    async with Inside(tmp_path, redis=redis, hold_ttl_s=1) as inside:
+        await inside.govern_default()
+        first = await inside.admit("r1")
+        redis.stop()
+        shutil.copytree(redis.folder, tmp_path / "snapshot")
+        redis.start()
+        await inside.batch(Renew("r1", first.hold, msgspec.Raw(_known("r1"))))
+        second = await admitted_again(inside, "r2")
+        for request, cost in (("r1", 10), ("r2", 20)):
+            await inside.batch(Settle(request, first.hold, Amounts(n=cost, r=1), "completed"))
+            await inside.log.append([usage_event(request, counters_of(first), Amounts(n=cost, r=1))])
+        await _followed(inside)
+        assert await spent(inside, second) == [(30, 0, 0)] * 3
+        # Redis goes back to when r1 was in flight and r2 did not exist.
+        redis.stop()
+        shutil.rmtree(redis.folder)
+        shutil.copytree(tmp_path / "snapshot", redis.folder)
+        redis.start()
+        third = await admitted_again(inside, "r3")
+        assert await spent(inside, third) == [(30, third.expected_nusd, 1)] * 3
+
+
+async def test_a_clean_stop_of_everything_opens_at_once(tmp_path: Path, redis: RedisServer) -> None:
+    async with Inside(tmp_path, redis=redis, hold_ttl_s=60) as inside:
+        await inside.govern_default()
+        admitted = await inside.admit("r1")
+        await inside.batch(Settle("r1", admitted.hold, Amounts(n=5, r=1), "completed"))
+        await inside.log.append([usage_event("r1", counters_of(admitted), Amounts(n=5, r=1))])
+        await _followed(inside)
+        inside.enforcers.remove(inside.main)
+        await inside.main.stop()
+        redis.stop()
+        shutil.copytree(redis.folder, tmp_path / "marked")
+        redis.start()
+        inside.main = inside.enforcer()
+        inside.main.start()
+        await inside.open()  # the interval would be 10 s, and eventually() waits 20: so look at the reason
+        assert isinstance(await inside.admit("r2"), Admitted)
+        assert inside.main.continuity._lost_at_s is None
+        # Killed now, with Redis back as it was when the token was still there: the token is not believed.
+        state = (await inside.main.ledger.commands([("HGET", keys.POLICY, keys.CLEAN_STOP)]))[0]
+        assert state is None
+        redis.kill9()
+        shutil.rmtree(redis.folder)
+        shutil.copytree(tmp_path / "marked", redis.folder)
+        redis.start()
+        late = inside.enforcer()
+        await late.event_log.start()
+        await eventually(lambda: _looked(late))
+        assert not late.continuity.open
+        assert late.continuity._lost_at_s is not None
+
+
+async def _looked(enforcer: Any) -> bool:
+    await enforcer.continuity.look()
+    return True
+
+
+async def test_a_stop_with_an_open_hold_leaves_no_token(inside: Inside) -> None:
+    await inside.admit("r1")
+    assert not await inside.main.continuity.clean_stop()
+
+
+class DeadLog:
+    """A log that cannot be reached."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def fail(*_: Any, **__: Any) -> Any:
+            if name != "close":
+                raise LogUnavailable("no broker answers")
+
+        return fail
+
+
+async def test_a_cold_start_needs_redis_only(inside: Inside) -> None:
+    await inside.admit("r1")
+    cold = inside.enforcer(DeadLog())  # type: ignore[arg-type]
+    cold.start()
+    await inside.open(cold)
+    assert await cold.unready() == ""
+    (reply,) = await cold.admission.decide([inside.admit_of("r2")])
+    assert isinstance(reply, Admitted)
+
+
+async def test_a_restarted_redis_and_no_log_open_after_the_interval(inside: Inside) -> None:
+    admitted = await inside.admit("r1")
+    await inside.batch(Release("r1"))
+    inside.enforcers.remove(inside.main)
+    inside.main.continuity.open = False  # a kill -9 leaves no token
+    await inside.main.stop()
+    inside.redis.restart()
+    inside.main = inside.enforcer(DeadLog())  # type: ignore[arg-type]
+    inside.main.start()
+    again = await admitted_again(inside, "r2")
+    assert again.owners == admitted.owners
+
+
+async def test_rebuild_comes_to_equal_figures(inside: Inside) -> None:
+    opening = budget(
+        "opened", 10**12, opening_nusd=4_000, opening_window_start_s=1_700_000_000, opening_window_end_s=2_000_000_000
+    )
+    await inside.govern("team", inside.team(budgets=(budget("bt", 10**11), opening)))
+    await inside.govern("team", inside.team(name="renamed", budgets=(budget("bt", 10**11), opening)))
+    await inside.governed()
+    opened = "n:opened:1700000000:2000000000"
+    assert (await inside.balances(opened))[0].spent == 4_000
+    done = await inside.admit("done")
+    open_ = await inside.admit("open")
+    expired = usage_event("dead", counters_of(done), Amounts(n=11, r=1))
+    for request, cost in (("done", 1_000), ("lost", 500)):
+        await inside.log.append([usage_event(request, counters_of(done), Amounts(n=cost, r=1))])
+    await inside.log.append([expired])
+    await _followed(inside)
+    await inside.batch(Renew("open", open_.hold, msgspec.Raw(_known("open"))))
+    before = await inside.main.ledger.commands([("HMGET", keys.COUNTER + c, "s") for c in (*counters_of(done), opened)])
+    assert before[0] == [b"1511"]
+
+    async def edge() -> None:
+        while True:
+            await inside.batch(Renew("open", open_.hold, msgspec.Raw(_known("open"))))
+            await asyncio.sleep(0.05)
+
+    renewing = asyncio.create_task(edge())
+    ledger = inside.enforcer().ledger
+    counts = await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
+    renewing.cancel()
+    assert counts["usage_events"] == 3
+    after = await inside.main.ledger.commands([("HMGET", keys.COUNTER + c, "s") for c in (*counters_of(done), opened)])
+    assert after == before
+    assert (await spent(inside, done))[0] == (1_511, open_.expected_nusd, 1)
+    again = await admitted_again(inside, "r9")
+    assert again.owners.team == "renamed"
+
+
+async def test_one_rebuild_at_a_time_and_a_dead_one_is_finished(inside: Inside) -> None:
+    done = await inside.admit("done")
+    await inside.log.append([usage_event("done", counters_of(done), Amounts(n=9, r=1))])
+    await _followed(inside)
+    ledger = inside.enforcer().ledger
+    await ledger.commands([("SET", keys.REBUILD, "1", "PX", 600)])
+    with pytest.raises(RebuildRunning):
+        await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
+    from bursar_enforcer.ledger import state_call
+
+    await ledger.run([state_call("delete")])  # and the process dies here
+    (refused,) = await inside.batch(Settle("x", done.hold, Amounts(n=1, r=1), "completed"))
+    assert isinstance(refused, Unavailable)
+    again = await admitted_again(inside, "r2")
+    assert (await spent(inside, again))[0] == (9, again.expected_nusd, 1)
+
+
+@pytest.mark.parametrize("kind", ["valkey", pytest.param("redis7", marks=pytest.mark.redis7)])
+async def test_replicas_confirm_each_batch(tmp_path: Path, kind: str) -> None:
+    tcp = RedisServer(tmp_path / "tcp", kind, arguments=["--repl-diskless-sync-delay", "0"]).start()
+    replica = RedisServer(tmp_path / "replica", kind, arguments=["--replicaof", "127.0.0.1", str(tcp.port)]).start()
+    try:
+        await eventually(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
+        async with Inside(tmp_path, redis=tcp, hold_ttl_s=1) as inside:
+            assert inside.main.ledger.facts.replicas == 1
+            await inside.govern_default()
+            admitted = await inside.admit("r1")
+            assert isinstance(admitted, Admitted)
+            # Confirmed means: it is on the replica now.
+            assert b"n:bk:" in replica.command("HGET", keys.HOLD + "r1", "h")
+            replica.stop()
+            assert isinstance(await inside.admit("r2"), Admitted)
+    finally:
+        replica.stop()
+        tcp.stop()
+
+
+async def test_an_address_of_a_replica_is_not_used(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "a") as primary:
+        with RedisServer(tmp_path / "b", arguments=["--replicaof", "127.0.0.1", str(primary.port)]) as replica:
+            world = Inside(tmp_path, redis=replica)
+            ledger = world.enforcer().ledger
+            with pytest.raises(RedisUnavailable, match="replica"):
+                await ledger.connect()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--maxmemory-policy", "allkeys-lru"), "noeviction"),
+        (("--appendonly", "no", "--save", ""), "appendonly yes"),
+    ],
+)
+async def test_a_redis_that_could_lose_counters_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    with RedisServer(tmp_path / "redis", arguments=arguments) as server:
+        world = Inside(tmp_path, redis=server)
+        with pytest.raises(UnsafeRedis, match=named):
+            await world.enforcer().ledger.connect()
+
+
+def test_an_old_redis_is_refused_and_save_points_are_enough() -> None:
+    with pytest.raises(UnsafeRedis, match="version 6"):
+        judge_server("6.2.14", "noeviction", True, "")
+    judge_server("7.0.15", "noeviction", False, "3600 1 300 100")
+
+
+async def test_refused_is_not_unavailable(inside: Inside) -> None:
+    """The two must not be mixed up by the tests above."""
+    assert isinstance(await inside.admit("r1", model="no-such-model"), Refused)
