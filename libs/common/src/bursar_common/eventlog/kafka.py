@@ -44,6 +44,7 @@ class KafkaEventLog:
         self._options = client_options(settings)
         self._bootstrap = settings.kafka_bootstrap
         self._producer: AIOKafkaProducer | None = None
+        self._asker: AIOKafkaConsumer | None = None
         self._readers: dict[str, TopicReader] = {}
         self._groups: dict[tuple[str, str], AIOKafkaConsumer] = {}
         self._opening = asyncio.Lock()
@@ -130,12 +131,15 @@ class KafkaEventLog:
         producer, self._producer = self._producer, None
         readers, self._readers = self._readers, {}
         groups, self._groups = self._groups, {}
+        asker, self._asker = self._asker, None
         if producer is not None:
             await _stop(producer)
         for reader in readers.values():
             await _stop(reader)
         for consumer in groups.values():
             await _stop(consumer)
+        if asker is not None:
+            await _stop(asker)
 
     # ---- connections
 
@@ -164,7 +168,9 @@ class KafkaEventLog:
             async with self._opening:
                 reader = self._readers.get(topic)
                 if reader is None:
-                    reader = TopicReader(topic, self._options)
+                    if self._asker is None:
+                        self._asker = await self._open(AIOKafkaConsumer(enable_auto_commit=False, **self._options))
+                    reader = TopicReader(topic, self._options, self._asker)
                     with kafka_errors(f"connecting to {self._bootstrap}"):
                         try:
                             async with asyncio.timeout(CALL_TIMEOUT_S):

@@ -15,16 +15,20 @@ from bursar_common.eventlog.port import LogRecord, LogUnavailable, OffsetLost, r
 FETCH_BYTES = 4 << 20
 """What one fetch takes from a partition (a larger single record still comes). Also bounds what is kept ahead of a
 reader: one fetch a partition, so 48 MiB for the twelve of the usage topic at the worst."""
-FETCH_WAIT_MS = 500
-"""How long the broker holds a fetch that finds nothing: two idle requests a second, and no delay once there is data."""
+FETCH_WAIT_MS = 200
+"""How long the broker holds a fetch that finds nothing: five idle requests a second, and no delay once there is data.
+A partition that joins the fetched ones (first read, or a read from elsewhere) waits for the one under way."""
 
 
 class TopicReader:
     """One consumer for all partitions of a topic, without a group: each partition is read by whoever asks, from the
     offset asked for. Reads of different partitions run side by side; of one partition, one after the other."""
 
-    def __init__(self, topic: str, options: dict[str, Any]) -> None:
+    def __init__(self, topic: str, options: dict[str, Any], asker: AIOKafkaConsumer) -> None:
+        """``asker`` is a started consumer that fetches nothing: a broker answers one connection's requests in order,
+        so a question behind a waiting fetch would wait with it."""
         self._topic = topic
+        self._asker = asker
         self.partitions = 0
         self._consumer = AIOKafkaConsumer(
             enable_auto_commit=False,
@@ -55,13 +59,13 @@ class TopicReader:
         tp = TopicPartition(self._topic, partition)
         with kafka_errors(f"asking for the end of {self._topic}"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return int((await self._consumer.end_offsets([tp]))[tp])
+                return int((await self._asker.end_offsets([tp]))[tp])
 
     async def begin_offset(self, partition: int) -> int:
         tp = TopicPartition(self._topic, partition)
         with kafka_errors(f"asking for the beginning of {self._topic}"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return int((await self._consumer.beginning_offsets([tp]))[tp])
+                return int((await self._asker.beginning_offsets([tp]))[tp])
 
     async def read(
         self, partition: int, offset: int, max_records: int, max_bytes: int, wait_s: float
