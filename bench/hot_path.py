@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
     small_requests: int = 2500
     large_requests: int = 1000
     lone_requests: int = 600
-    stream_events: int = 300
+    stream_events: int = 600
     streams: int = 32
     first_byte_requests: int = 160
     decision_batches: int = 12
