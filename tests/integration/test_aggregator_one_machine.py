@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from bursar_aggregator.log_worker import GROUP
-from bursar_common.analytics import Analytics
+from bursar_common.analytics import Analytics, AnalyticsUnavailable
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import USAGE_TOPIC, Usage
@@ -246,6 +247,30 @@ async def test_rebuild_gives_the_same_figures_with_and_without_a_running_aggrega
     machine.process.start()
     await machine.process.ready()
     assert await machine.figures() == before
+
+
+async def test_a_lost_database_is_filled_again_from_the_log(machine: Machine) -> None:
+    await machine.log.append(usage_records(300))
+    await machine.until_committed()
+    before = await machine.figures()
+    machine.process.kill9()
+    shutil.rmtree(machine.home / "clickhouse")
+    machine.process.start()
+    await machine.process.ready()
+    await eventually(lambda: same(machine, before), 30)
+
+
+async def same(machine: Machine, figures: tuple[int, int]) -> bool:
+    return await machine.figures() == figures
+
+
+async def test_a_stop_does_not_wait_for_a_readers_query(machine: Machine) -> None:
+    asking = asyncio.ensure_future(machine.rows("SELECT count(), 'endless' FROM numbers(1000000000000)"))
+    running = "SELECT 1 FROM system.processes WHERE query LIKE '%endless%' AND query NOT LIKE '%system.processes%'"
+    await eventually(lambda: machine.rows(running))
+    assert machine.process.terminate(15) == 0
+    with pytest.raises(AnalyticsUnavailable):
+        await asking
 
 
 async def test_a_second_process_on_the_same_folder_says_so(machine: Machine) -> None:

@@ -212,6 +212,8 @@ async def test_heads_of_requests_that_are_refused(front: Front) -> None:
         status, text = await front.ask("SELECT 1", headers=headers)
         assert (status, text.startswith("Code: 195")) == (403, True)
     assert await front.value("SELECT 1", headers={"Host": f"bi.example:{front.port}"}) == "1"
+    status, text = await front.ask("SELECT 1 -- " + "x" * (1 << 20))
+    assert (status, text.startswith("Code: 62")) == (413, True)
     async with front.session.put(front.url, data=b"SELECT 1") as answer:
         assert answer.status == 405
     # The token does not make a GET write: a link in a page could carry a password.

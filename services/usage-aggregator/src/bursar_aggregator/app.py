@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack
 import structlog
 from aiohttp import web
 
-from bursar_aggregator.log_worker import LogWorker
-from bursar_aggregator.migrations import SchemaMismatch, load_migrations, migrate
+from bursar_aggregator.log_worker import LogWorker, rewind
+from bursar_aggregator.migrations import SchemaMismatch, applied, load_migrations, migrate
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, InsertRefused, UsageWriter
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog import open_log
-from bursar_common.eventlog.port import LogIncompatible, LogUnavailable, OffsetLost
+from bursar_common.eventlog.port import EventLog, LogIncompatible, LogUnavailable, OffsetLost
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
@@ -63,6 +63,10 @@ def embedded(settings: Settings) -> bool:
 async def serve_one_machine(settings: Settings) -> int:
     """The worker on the SQLite log and, unless a server is named, chDB with its HTTP front."""
     async with AsyncExitStack() as stack:
+        stop = asyncio.Event()
+        signalled = asyncio.ensure_future(until_signalled())
+        signalled.add_done_callback(lambda _: stop.set())
+        stack.callback(signalled.cancel)
         analytics = await open_analytics(settings, stack)
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
@@ -71,15 +75,8 @@ async def serve_one_machine(settings: Settings) -> int:
         worker = LogWorker(event_log, writer)
         health = Health(lambda: writer.why_waiting or worker.why_unready)
         await serve_health(health, settings.aggregator_listen, stack)
-
-        stop = asyncio.Event()
-        signalled = asyncio.ensure_future(until_signalled())
-        signalled.add_done_callback(lambda _: stop.set())
-        try:
-            await until_migrated(analytics, health, stop)
-            await worker.run(stop)
-        finally:
-            signalled.cancel()
+        await until_migrated(analytics, event_log, health, stop)
+        await worker.run(stop)
     return 0
 
 
@@ -100,22 +97,26 @@ async def open_analytics(settings: Settings, stack: AsyncExitStack) -> Analytics
         raise AnalyticsRefused(f"cannot open {engine_folder(settings)}: {error}", error.code) from None
     stack.callback(engine.close)
     front = ClickHouseFront(engine, access)
-    stack.push_async_callback(front.close)
     runner = await serve(front, settings.clickhouse_listen)
     stack.push_async_callback(runner.cleanup)
+    stack.push_async_callback(front.close)
     analytics = Analytics(f"chdb://{engine.path}")
     stack.push_async_callback(analytics.close)
     return analytics
 
 
-async def until_migrated(analytics: Analytics, health: Health, stop: asyncio.Event) -> None:
-    """Apply the schema, waiting while ClickHouse is away. Raises SchemaMismatch, AnalyticsRefused."""
+async def until_migrated(analytics: Analytics, event_log: EventLog, health: Health, stop: asyncio.Event) -> None:
+    """Apply the schema, waiting while ClickHouse is away; a database that was lost is filled again from the log's
+    beginning. Raises SchemaMismatch, AnalyticsRefused."""
     migrations = load_migrations()
     wait_s = FIRST_RETRY_S
     while not stop.is_set():
         try:
+            # Before the schema, which marks the database as not empty: a crash in between rewinds again.
+            if not await applied(analytics):
+                await rewind(event_log)
             await migrate(analytics, migrations)
-        except AnalyticsUnavailable as error:
+        except (AnalyticsUnavailable, LogUnavailable) as error:
             health.why_not_migrated = str(error)
             log.warning("waiting to apply the schema", why=str(error))
             try:

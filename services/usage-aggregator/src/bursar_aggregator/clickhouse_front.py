@@ -38,6 +38,10 @@ QUERIES_AT_ONCE: Final = 4
 """Queries the engine works on at once; each may take READER_MEMORY_BYTES, and the machine has other work."""
 QUERIES_WAITING: Final = 32
 """Queries that wait for one of those; more are told to come back (a page makes about ten)."""
+READER_BODY_BYTES: Final = 1 << 20
+"""Bytes of a reader's body: the longest statement (MAX_QUERY_CHARS) in any encoding, or a form with parameters."""
+BODY_TIME_S: Final = 30.0
+"""Seconds a body may take to arrive; callers are near."""
 FOLDER: Final = "clickhouse"
 """Folder of the engine's data below ``BURSAR_HOME``."""
 
@@ -66,9 +70,10 @@ class ClickHouseFront:
         self._turns = asyncio.Semaphore(QUERIES_AT_ONCE)
         self._waiting = 0
         self._running: set[str] = set()
+        self._closing = False
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application(client_max_size=READER_BODY_BYTES)
         app.router.add_get("/ping", self._ping)
         app.router.add_get("/livez", self._healthy)
         app.router.add_get("/readyz", self._healthy)
@@ -76,9 +81,12 @@ class ClickHouseFront:
         return app
 
     async def close(self) -> None:
-        for tag in list(self._running):
-            await self._off_loop(partial(self._engine.kill, tag))
-        self._threads.shutdown(wait=True)
+        self._closing = True
+        while self._running:
+            for tag in list(self._running):
+                await asyncio.to_thread(self._engine.kill, tag)
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def _ping(self, request: web.Request) -> web.Response:
         return web.Response(text="Ok.\n")
@@ -97,7 +105,9 @@ class ClickHouseFront:
         except NotAllowed as error:
             return self._error(403, 164, f"Not allowed for readers: {error}. (READONLY)", query_id)
         except web.HTTPRequestEntityTooLarge:
-            return self._error(413, 62, f"a body has at most {MAX_BODY_BYTES} bytes here. (SYNTAX_ERROR)", query_id)
+            return self._error(413, 62, f"a body has at most {READER_BODY_BYTES} bytes here. (SYNTAX_ERROR)", query_id)
+        except TimeoutError:
+            return self._error(408, 209, f"the body did not come within {BODY_TIME_S:g} s. (SOCKET_TIMEOUT)", query_id)
         except EngineError as error:
             return self._error(_STATUS_OF_CODE.get(error.code, 500), error.code, str(error), query_id)
 
@@ -105,14 +115,16 @@ class ClickHouseFront:
         role = self._access.role(request.headers, request.query)
         if request.method not in ("GET", "HEAD", "POST"):
             raise BadRequest("GET and POST are served here", 1001, 405)
-        query = dict(request.query)
-        if request.content_type == "multipart/form-data":
-            body = await self._form(request, query)
-        else:
-            body = decompressed(await request.read(), request.headers.get("Content-Encoding", "").lower())
         # A GET may be made by a link in a page: it never writes, whatever it carries.
         if request.method != "POST":
             role = "reader"
+        query = dict(request.query)
+        async with asyncio.timeout(BODY_TIME_S):
+            if request.content_type == "multipart/form-data":
+                body = await self._form(request, query)
+            else:
+                raw = await _body(request, MAX_BODY_BYTES if role == "internal" else READER_BODY_BYTES)
+                body = decompressed(raw, request.headers.get("Content-Encoding", "").lower())
         question = asked(query, request.headers, body, internal=role == "internal")
         if not question.statement.strip():
             return web.Response(text="Ok.\n")
@@ -127,7 +139,7 @@ class ClickHouseFront:
         return b""
 
     async def _in_turn(self, question: Asked, role: Role) -> web.Response:
-        if self._waiting >= QUERIES_WAITING:
+        if self._waiting >= QUERIES_WAITING or self._closing:
             raise EngineError(
                 "Code: 202. DB::Exception: Too many queries wait here. (TOO_MANY_SIMULTANEOUS_QUERIES)", 202
             )
@@ -249,6 +261,18 @@ class ClickHouseFront:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
+async def _body(request: web.Request, max_bytes: int) -> bytes:
+    """The body as it came. Raises BadRequest as soon as it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > max_bytes:
+            raise BadRequest(f"a body has at most {max_bytes} bytes here", 62, 413)
+        parts.append(part)
+    return b"".join(parts)
+
+
 async def serve(front: ClickHouseFront, address: str) -> web.AppRunner:
     """Serve the front on ``host:port``; the runner's ``cleanup`` ends it."""
     runner = web.AppRunner(
@@ -256,6 +280,7 @@ async def serve(front: ClickHouseFront, address: str) -> web.AppRunner:
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,
+        shutdown_timeout=2.0,
         max_line_size=65_536,
         max_field_size=65_536,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,7 @@ class Engine:
         self.path = os.path.realpath(folder)
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         self._chdb = _import_chdb()
+        self._main_lock = threading.Lock()
         self._main = self._connect(f"{self.path}?{urlencode(ENGINE_OPTIONS)}")
         self._replace_default_database()
         self.run_main("CREATE DATABASE IF NOT EXISTS bursar COMMENT 'Bursar: usage and its cost'", "Null")
@@ -93,7 +95,8 @@ class Engine:
 
     def run_main(self, sql: str, output_format: str) -> Answer:
         """Run a trusted statement on the engine's own connection, one at a time. Raises EngineError."""
-        return _run(self._main, sql, output_format, {})
+        with self._main_lock:
+            return _run(self._main, sql, output_format, {})
 
     def insert(self, sql: str, input_format: str, body: bytes) -> int:
         """Insert ``body`` (in ``input_format``) with ``INSERT INTO table (columns)``; returns rows written. Trusted

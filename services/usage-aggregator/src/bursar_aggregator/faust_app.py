@@ -140,7 +140,7 @@ async def serve_faust(settings: Settings) -> int:
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
         await serve_health(health, settings.aggregator_listen, stack)
         await _until_log(settings, event_log, probe, stop)
-        await until_migrated(analytics, health, stop)
+        await until_migrated(analytics, event_log, health, stop)
         if stop.is_set():
             return 0
         probing = asyncio.ensure_future(probe.run())

@@ -19,6 +19,18 @@ READ_WAIT_S = 1.0
 """Seconds a read waits for the first record before it looks whether the process is to stop."""
 
 
+async def rewind(event_log: EventLog, *, topic: str = USAGE_TOPIC) -> None:
+    """Have the group begin at the oldest events again: ClickHouse is empty, so nothing of what was read is there.
+
+    Raises LogUnavailable (Kafka: also while workers of the group are running)."""
+    for partition in range(await event_log.partitions(topic)):
+        begin = await event_log.begin_offset(topic, partition)
+        committed = await event_log.committed(GROUP, topic, partition)
+        if committed is not None and committed > begin:
+            await event_log.commit(GROUP, topic, partition, begin)
+            log.warning("ClickHouse is empty: replaying", topic=topic, partition=partition, from_offset=begin)
+
+
 class LogWorker:
     """One loop over one partition. Its steps: read, insert, bury, commit; a crash repeats what was not committed."""
 
@@ -36,6 +48,7 @@ class LogWorker:
 
         Raises InsertRefused, OffsetLost (the log no longer has what comes next: rebuild analytics)."""
         offset = await self._start_offset(stop)
+        self.why_unready = ""
         while not stop.is_set():
             try:
                 records = await self._read(offset)

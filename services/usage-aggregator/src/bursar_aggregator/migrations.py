@@ -89,14 +89,21 @@ def pending(migrations: Sequence[Migration], applied: Mapping[int, str]) -> list
     return [migration for migration in migrations if migration.version not in applied]
 
 
+async def applied(analytics: Analytics) -> dict[int, str]:
+    """Checksums of the files applied, by number; empty for a database that nothing was ever written to.
+
+    Raises AnalyticsUnavailable, AnalyticsRefused."""
+    await analytics.command("CREATE DATABASE IF NOT EXISTS bursar COMMENT 'Bursar: usage and its cost'")
+    await analytics.command(_MIGRATIONS_TABLE)
+    rows = await analytics.query("SELECT version, checksum FROM bursar.schema_migrations ORDER BY applied_at")
+    return {row["version"]: row["checksum"] for row in rows}
+
+
 async def migrate(analytics: Analytics, migrations: Sequence[Migration]) -> int:
     """Bring the database up to date; returns how many files were applied.
 
     Raises SchemaMismatch, AnalyticsUnavailable, AnalyticsRefused."""
-    await analytics.command("CREATE DATABASE IF NOT EXISTS bursar COMMENT 'Bursar: usage and its cost'")
-    await analytics.command(_MIGRATIONS_TABLE)
-    rows = await analytics.query("SELECT version, checksum FROM bursar.schema_migrations ORDER BY applied_at")
-    todo = pending(migrations, {row["version"]: row["checksum"] for row in rows})
+    todo = pending(migrations, await applied(analytics))
     for migration in todo:
         for statement in migration.statements():
             await analytics.command(statement)
