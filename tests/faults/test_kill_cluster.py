@@ -1,0 +1,125 @@
+"""``kill -9`` of every process of the cluster shape, Redis and Kafka among them, in the middle of traffic; and of the
+edge at the two steps where a crash could cost or forget money."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bursar_common import wire
+from tests.harness import eventually
+from tests.harness.books import assert_books_agree
+from tests.harness.enforcer_tap import EnforcerTap
+from tests.harness.gateway import CreatedKey, Gateway
+from tests.harness.simulated_cluster import SimulatedCluster
+from tests.harness.traffic import Traffic
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+HOLD_TTL_S = 6
+
+
+@pytest.fixture(scope="module", params=["valkey", pytest.param("redis7", marks=pytest.mark.redis7)])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedCluster]:
+    folder = tmp_path_factory.mktemp("kill_cluster")
+    overrides = {"BURSAR_HOLD_TTL_S": str(HOLD_TTL_S)}
+    with SimulatedCluster(folder, redis_kind=request.param, overrides=overrides) as cluster:
+        yield cluster
+
+
+async def governed_keys(gateway: Gateway, label: str) -> list[CreatedKey]:
+    budget = {"max_limit": 1000, "reset_duration": "1d"}
+    customer = await gateway.create_customer(f"customer {label}", budget=budget)
+    team = await gateway.create_team(f"team {label}", customer_id=customer["id"], budget=budget)
+    return [
+        await gateway.create_key(
+            f"key {label} {number}",
+            team_id=team["id"],
+            budget=budget | ({"enforcement": "strict"} if number == 0 else {}),
+            provider_configs=[{"provider": "anthropic", "budget": budget}],
+        )
+        for number in range(3)
+    ]
+
+
+async def kill_and_restart(cluster: SimulatedCluster, part: str) -> None:
+    if part in cluster.services:
+        cluster.services[part].kill9()
+        await asyncio.sleep(0.5)
+        await cluster.start_service(part)
+        return
+    server = cluster.redis if part == "redis" else cluster.kafka
+    server.kill9()
+    await asyncio.sleep(1)
+    await asyncio.to_thread(server.start)
+
+
+@pytest.mark.parametrize("part", ["edge", "enforcer", "aggregator", "admin", "redis", "kafka"])
+async def test_books_agree_after_kill_9(cluster: SimulatedCluster, part: str) -> None:
+    async with cluster.gateway() as gateway:
+        keys = await governed_keys(gateway, part)
+        traffic = Traffic(gateway, [key.value for key in keys], clients=8, pace_ms=40)
+        async with traffic.running():
+            await eventually(lambda: traffic.answered >= 20, 60)
+            await kill_and_restart(cluster, part)
+            before = traffic.answered
+            await eventually(lambda: traffic.answered >= before + 20, 90)
+        if part == "kafka":
+            # Requests are served while the log is away, and ship later.
+            assert traffic.statuses[503] == 0
+        logged = await assert_books_agree(gateway)
+        mine = [usage for usage in logged.values() if usage.virtual_key_id in {key.id for key in keys}]
+        assert len(mine) >= traffic.answered
+
+
+def is_admitted(operation: wire.Operation, reply: wire.Reply | None) -> bool:
+    """Admitted, and the edge does not know it yet: nothing was forwarded."""
+    return isinstance(operation, wire.Admit) and isinstance(reply, wire.Admitted)
+
+
+def is_settling(operation: wire.Operation, reply: wire.Reply | None) -> bool:
+    """The event is in the outbox, the settlement on its way."""
+    return isinstance(operation, wire.Settle) and reply is None
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome", "served"), [(is_admitted, "expired", 0), (is_settling, "completed", 1)], ids=["admit", "settle"]
+)
+async def test_the_edge_dies_at_the_worst_step(
+    cluster: SimulatedCluster,
+    step: Callable[[wire.Operation, wire.Reply | None], bool],
+    outcome: str,
+    served: int,
+) -> None:
+    edge = cluster.services["edge"]
+    async with cluster.gateway() as gateway:
+        (key, *_) = await governed_keys(gateway, f"step {outcome}")
+        before = len(await gateway.provider.served())
+        own_url = edge.env["BURSAR_ENFORCER_URL"]
+        async with EnforcerTap(own_url, step, edge.kill9) as tap:
+            edge.kill9()
+            edge.env["BURSAR_ENFORCER_URL"] = tap.url
+            await cluster.start_service("edge")
+            sim = {"input-tokens": 1000, "output-tokens": 200}
+            answer = await gateway.message(key.value, sim=sim)
+            assert await eventually(lambda: tap.broken)
+            assert (answer.status == 200 and answer.complete) == bool(served)
+        edge.env["BURSAR_ENFORCER_URL"] = own_url
+        await cluster.start_service("edge")
+
+        async def closed() -> bool:
+            return any(usage.virtual_key_id == key.id for usage in (await gateway.logged_usage()).values())
+
+        # Nobody renews the hold of a request that was never sent: it expires, charged at what it held.
+        await eventually(closed, 60)
+        logged = await assert_books_agree(gateway)
+        (usage,) = [usage for usage in logged.values() if usage.virtual_key_id == key.id]
+        assert usage.outcome == outcome
+        assert len(await gateway.provider.served()) == before + served
+        if served:
+            assert usage.cost_nusd == 1000 * 3_000 + 200 * 15_000
+        else:
+            assert usage.estimated
+            assert usage.cost_nusd == usage.amounts.n > 0
