@@ -203,6 +203,9 @@ async def test_caps_on_time_memory_and_size(front: Front) -> None:
             f"SELECT getSetting('{name}')", params={name: "1000000"[: -1 if name[4] == "e" else 7]}
         )
     assert await front.value("SELECT getSetting('readonly')", params={"readonly": "0"}) == "1"
+    # As DBeaver asks for the first page of a table.
+    page = {"max_result_rows": "3", "result_overflow_mode": "break", "max_block_size": "1"}
+    assert len((await front.value("SELECT number FROM numbers(100)", params=page)).splitlines()) < 100
     status, _ = await front.ask("SELECT 1", params={"max_insert_threads": "4"})
     assert status == 403
 

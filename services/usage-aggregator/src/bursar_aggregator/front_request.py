@@ -21,7 +21,8 @@ DEFAULT_FORMAT: Final = "TabSeparated"
 
 READER_SETTINGS: Final = frozenset(
     {
-        "max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes", "max_threads",
+        "max_execution_time", "max_memory_usage", "max_result_rows", "result_overflow_mode",
+        "max_result_bytes", "max_threads",
         "session_timezone", "final", "join_use_nulls", "extremes", "limit", "offset", "max_block_size",
         "date_time_output_format", "bool_true_representation", "bool_false_representation", "cast_keep_nullable",
         "output_format_json_quote_64bit_integers", "output_format_json_quote_64bit_floats",
