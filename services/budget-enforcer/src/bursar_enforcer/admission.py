@@ -323,9 +323,10 @@ def admit_call(
 ) -> Call:
     """The admission script's command, in the protocol's bytes."""
     hold = plan.hold_format.format(*amounts).encode()
-    head = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+    n_expected, n_bound, n_strict, tokens, all_tokens, _ = amounts
+    figures = b"%b %d %d %d %d %d" % (changes, n_expected, n_bound, n_strict, tokens, all_tokens)
+    own = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(facts), facts,
-        len(changes), changes,
+        len(figures), figures,
     )  # fmt: skip
-    tail = "".join([f"${len(digits)}\r\n{digits}\r\n" for digits in map(str, amounts)])
-    return Call("admit", plan.packed + head + tail.encode(), plan.named)
+    return Call("admit", plan.packed + own, plan.named)

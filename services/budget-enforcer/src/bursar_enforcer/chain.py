@@ -40,8 +40,8 @@ PLACES = {
     "T": (ALL_TOKENS, ALL_TOKENS),
     "r": (ONE, ONE),
 }
-REQUEST_ARGUMENTS = 5 + 6
-"""Run id, request id, hold, facts, changes; then the amounts."""
+REQUEST_ARGUMENTS = 5
+"""Run id, request id, hold, facts, figures."""
 MAX_CHOICES = 256
 """Models remembered per key; names come from clients."""
 

@@ -3,13 +3,17 @@
 -- KEYS: policy, open holds, then one key per counter, narrowest owner first.
 -- ARGV: version ids and versions of the chain, each joined by blanks; latest window start, earliest window end
 --       (Unix s); per counter: mode, limit, ceiling; then the request's own: run id, request id, hold entries, facts for
---       the event, changes of the policy up to which the versions are known to be right; then its amounts (decimal
---       strings): expected, bound and strict nano-dollars, tokens without and with cache reads, 1.
+--       the event, and joined by blanks: changes of the policy up to which the versions are known to be right, and its
+--       amounts (decimal strings): expected, bound and strict nano-dollars, tokens without and with cache reads.
 -- Modes: s standard, S strict, o observe, t tokens, T with cache reads, r requests. Ceiling: limit + max_overshoot.
 local C = #KEYS - 2
 local tail = 4 + 3 * C           -- last argument before the request's own
 local id = ARGV[tail + 2]
 local hold_key = HOLD .. id
+
+local known, n_expected, n_bound, n_strict, tokens, all_tokens =
+  string.match(ARGV[tail + 5], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+if not known then return redis.error_reply('ERR not the figures of a request') end
 
 local entries, closed = record_of(hold_key)
 if closed then return {'gone', string.sub(closed, 1, 1)} end
@@ -20,7 +24,7 @@ local time = call('TIME')
 local now_s = tonumber(time[1])
 if not entries then
   if policy[1] ~= ARGV[tail + 1] then return {'closed', policy[1] or ''} end
-  if changes ~= ARGV[tail + 5] then
+  if changes ~= known then
     -- Something was changed since; perhaps nothing of this chain.
     local versions = string.gmatch(ARGV[2], '%S+')
     for version_id in string.gmatch(ARGV[1], '%S+') do
@@ -46,10 +50,33 @@ end
 
 if entries then return with_state({'again', entries, 0, changes}) end
 
-local expects = {s = ARGV[tail + 6], o = ARGV[tail + 6], S = ARGV[tail + 8],
-                 t = ARGV[tail + 9], T = ARGV[tail + 10], r = ARGV[tail + 11]}
-local bounds = {s = ARGV[tail + 7], o = ARGV[tail + 7], S = ARGV[tail + 8],
-                t = ARGV[tail + 9], T = ARGV[tail + 10], r = ARGV[tail + 11]}
+local expects = {s = n_expected, o = n_expected, S = n_strict, t = tokens, T = all_tokens, r = '1'}
+local bounds = {s = n_bound, o = n_bound, S = n_strict, t = tokens, T = all_tokens, r = '1'}
+
+-- Why a counter has no room, or nil.
+local function judge(mode, limit, ceiling, expected, bound, s, h, e, o)
+  if mode == 'r' then return above(limit, s, h, expected) and 'spent' or nil end
+  if above(limit, s, '1', '0') then return 'spent' end          -- spent >= limit
+  local code
+  if above(limit, s, expected, '0') then
+    if (mode == 't' or mode == 'T') and s == '0' and above(limit, expected, '0', '0') then
+      -- Larger than the whole limit: admitted alone in an untouched window, else it could never run.
+      return o ~= '0' and 'reserved' or nil
+    end
+    return 'large'
+  elseif above(limit, s, h, expected) then
+    code = 'reserved'
+  end
+  if ceiling ~= '' then
+    if mode == 'S' then
+      if above(ceiling, s, bound, '0') then return 'large' end
+      if above(ceiling, s, e, bound) then code = 'reserved' end
+    elseif o ~= '0' and above(ceiling, s, e, bound) then
+      code = 'reserved'
+    end
+  end
+  return code
+end
 
 local reserved, would, full = 0, 0, 0
 for i = 1, C do
@@ -58,35 +85,11 @@ for i = 1, C do
   local expected, bound = expects[mode], bounds[mode]
   local c = state[i]
   local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
-  local code
-  if mode == 'r' then
-    if above(limit, s, h, expected) then code = 'spent' end
-  elseif above(limit, s, h, expected) then
-    if above(limit, s, '1', '0') then
-      code = 'spent'             -- spent >= limit
-    elseif above(limit, s, expected, '0') then
-      if (mode == 't' or mode == 'T') and s == '0' and above(limit, expected, '0', '0') then
-        -- Larger than the whole limit: admitted alone in an untouched window, else it could never run.
-        if o ~= '0' then code = 'reserved' end
-      else
-        code = 'large'
-      end
-    else
-      code = 'reserved'
-    end
-  elseif above(limit, s, '1', '0') then
-    code = 'spent'
-  end
-  if ceiling ~= '' and code ~= 'spent' and code ~= 'large' then
-    if mode == 'S' then
-      if above(ceiling, s, bound, '0') then
-        code = 'large'
-      elseif above(ceiling, s, e, bound) then
-        code = 'reserved'
-      end
-    elseif o ~= '0' and above(ceiling, s, e, bound) then
-      code = 'reserved'
-    end
+  -- Plenty of room, as doubles can tell with certainty, is the usual case; anything near a limit is judged exactly.
+  local spent, exposure, code = tonumber(s), tonumber(e) + tonumber(bound), nil
+  if spent + tonumber(h) + tonumber(expected) + 65536 > tonumber(limit)
+      or (ceiling ~= '' and spent + exposure + 65536 > tonumber(ceiling)) then
+    code = judge(mode, limit, ceiling, expected, bound, s, h, e, o)
   end
   if code then
     if mode == 'o' then
@@ -97,7 +100,7 @@ for i = 1, C do
       return with_state({'refused', code, i, changes})
     end
   end
-  if tonumber(h) + tonumber(expected) > MOST or tonumber(e) + tonumber(bound) > MOST then full = i end
+  if exposure > MOST or tonumber(h) + tonumber(expected) > MOST then full = i end
 end
 if reserved > 0 then return with_state({'refused', 'reserved', reserved, changes}) end
 if full > 0 then return {'overflow', KEYS[2 + full]} end
@@ -108,13 +111,13 @@ for i = 1, C do
   local expected = expects[mode]
   local h = call('HINCRBY', key, 'h', expected)
   local e = call('HINCRBY', key, 'e', bounds[mode])
-  local o = call('HINCRBY', key, 'o', 1)
+  local o = tonumber(c[4] or '0') + 1          -- a count of requests, not money
   local s = c[1] or '0'
   local last = s .. ' ' .. (c[2] or '0') .. ' ' .. expected
   if c[1] then
-    call('HSET', key, 'l', last)
+    call('HSET', key, 'o', o, 'l', last)
   else
-    call('HSET', key, 's', '0', 'l', last)
+    call('HSET', key, 's', '0', 'o', o, 'l', last)
     keep(key)
   end
   local n = 4 * i
