@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from bursar_aggregator.dead_letters import POSITION_HEADER, REASON_HEADER
 from bursar_aggregator.log_worker import GROUP
@@ -197,3 +199,74 @@ async def test_two_workers_share_the_partitions_and_one_takes_over(kafka: KafkaS
             await cluster.until_requests(900)
             assert await cluster.figures() == expected(900)
             assert second.terminate() == 0
+
+
+async def test_records_without_a_value_or_key_are_poison_too(kafka: KafkaServer, tmp_path: Path) -> None:
+    async with running(kafka, tmp_path) as cluster:
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+        await producer.start()
+        await producer.send_and_wait(USAGE_TOPIC, None, key=b"key-1", partition=0)
+        await producer.send_and_wait(USAGE_TOPIC, b"?", key=None, partition=0)
+        await producer.stop()
+        await cluster.log.append(usage_records(3))
+        await cluster.until_requests(3)
+        await cluster.until_committed(5)
+        letters = await cluster.dead_letters()
+        assert sorted((letter.key, letter.value) for letter in letters) == [("", b"?"), ("key-1", b"")]
+
+
+async def test_a_lost_database_is_filled_again_from_the_log(kafka: KafkaServer, tmp_path: Path) -> None:
+    async with running(kafka, tmp_path) as cluster:
+        records = [usage_record(usage(number, virtual_key_id=f"key-{number % 5}")) for number in range(200)]
+        await cluster.log.append(records)
+        await cluster.until_requests(200)
+        assert cluster.job.terminate() == 0
+        await cluster.until_committed(200)
+        cluster.front.kill9()
+        shutil.rmtree(tmp_path / "clickhouse-home")
+        cluster.front.start()
+        cluster.job.start()
+        await cluster.until_requests(200)
+        assert await cluster.figures() == expected(200)
+
+
+async def test_rebuild_beside_the_running_job(kafka: KafkaServer, tmp_path: Path) -> None:
+    async with running(kafka, tmp_path) as cluster:
+        records = [usage_record(usage(number, virtual_key_id=f"key-{number % 5}")) for number in range(400)]
+        await cluster.log.append(records[:300])
+        await cluster.until_requests(300)
+        inner = Analytics(cluster.clickhouse_url)
+        await inner.command("ALTER TABLE bursar.usage_events DELETE WHERE log_offset % 2 SETTINGS mutations_sync = 2")
+        await inner.close()
+        assert await cluster.figures() != expected(300)
+        rebuild = cluster.new_job("rebuild")
+        rebuild.command[-1] = "bursar_aggregator.rebuild"
+        rebuild.start()
+        await cluster.log.append(records[300:])
+        assert rebuild.wait(60) == 0, rebuild.output()
+        await cluster.until_requests(400)
+        assert await cluster.figures() == expected(400)
+
+
+async def test_the_broker_going_away_and_coming_back(kafka: KafkaServer, tmp_path: Path) -> None:
+    async with running(kafka, tmp_path) as cluster:
+        await cluster.log.append(usage_records(20))
+        await cluster.until_requests(20)
+        kafka.kill9()
+
+        async def unready() -> bool:
+            status, _ = await cluster.job.get("/readyz")
+            return status == 503
+
+        await eventually(lambda: not cluster.job.running or unready(), 40)
+        kafka.start()
+        await eventually(lambda: cluster.log.append(usage_records(20, first=20)), 60)
+
+        async def all_there() -> bool:
+            # What a supervisor does: Faust gives up on some errors, and the job then ends rather than idles.
+            if not cluster.job.running:
+                cluster.job.start()
+            return bool((await cluster.figures())["ids"] >= 40)
+
+        await eventually(all_there, 90)
+        assert await cluster.figures() == expected(40)
