@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -49,6 +50,23 @@ async def admitted_again(world: Inside, request: str) -> Admitted:
     reply = await eventually(ask)
     assert isinstance(reply, Admitted), reply
     return reply
+
+
+@contextlib.asynccontextmanager
+async def renewing(world: Inside, **holds: Admitted) -> AsyncIterator[None]:
+    """An edge that keeps its holds alive, whatever becomes of Redis meanwhile."""
+
+    async def edge() -> None:
+        while True:
+            operations = [Renew(id, admitted.hold, msgspec.Raw(_known(id))) for id, admitted in holds.items()]
+            await world.batch(*operations)
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(edge())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def counters_of(admitted: Admitted) -> tuple[str, ...]:
@@ -160,10 +178,9 @@ async def test_a_flushed_redis_is_closed_until_holds_and_topics_are_back(inside:
     other = inside.enforcer()
     (reply,) = await other.admission.decide([inside.admit_of("r3")])
     assert isinstance(reply, Unavailable)
-    (renewed,) = await inside.batch(Renew("open", admitted.hold, msgspec.Raw(_known("open"))))
-    assert type(renewed).__name__ == "Ok"
-    again = await admitted_again(inside, "r2")
-    assert await spent(inside, again) == [(1_000, admitted.expected_nusd + again.expected_nusd, 2)] * 3
+    async with renewing(inside, open=admitted):
+        again = await admitted_again(inside, "r2")
+        assert await spent(inside, again) == [(1_000, admitted.expected_nusd + again.expected_nusd, 2)] * 3
 
 
 async def test_kill_9_of_redis_closes_admission_for_one_renewal_interval(tmp_path: Path, redis: RedisServer) -> None:
@@ -173,10 +190,9 @@ async def test_kill_9_of_redis_closes_admission_for_one_renewal_interval(tmp_pat
         redis.kill9()
         assert isinstance(await inside.admit("r2"), Unavailable)
         redis.start()
-        (renewed,) = await inside.batch(Renew("r1", admitted.hold, msgspec.Raw(_known("r1"))))
-        assert type(renewed).__name__ == "Ok"
-        again = await admitted_again(inside, "r2")
-        assert (await spent(inside, again))[0] == (0, admitted.expected_nusd + again.expected_nusd, 2)
+        async with renewing(inside, r1=admitted):
+            again = await admitted_again(inside, "r2")
+            assert (await spent(inside, again))[0] == (0, admitted.expected_nusd + again.expected_nusd, 2)
         await inside.batch(Release("r1"), Release("r2"))
         assert (await spent(inside, again))[0] == (0, 0, 0)
 
@@ -188,8 +204,8 @@ async def test_an_older_snapshot_is_brought_forward_from_the_topic(tmp_path: Pat
         redis.stop()
         shutil.copytree(redis.folder, tmp_path / "snapshot")
         redis.start()
-        await inside.batch(Renew("r1", first.hold, msgspec.Raw(_known("r1"))))
-        second = await admitted_again(inside, "r2")
+        async with renewing(inside, r1=first):
+            second = await admitted_again(inside, "r2")
         for request, cost in (("r1", 10), ("r2", 20)):
             await inside.batch(Settle(request, first.hold, Amounts(n=cost, r=1), "completed"))
             await inside.log.append([usage_event(request, counters_of(first), Amounts(n=cost, r=1))])
@@ -294,23 +310,16 @@ async def test_rebuild_comes_to_equal_figures(inside: Inside) -> None:
         await inside.log.append([usage_event(request, counters_of(done), Amounts(n=cost, r=1))])
     await inside.log.append([expired])
     await _followed(inside)
-    await inside.batch(Renew("open", open_.hold, msgspec.Raw(_known("open"))))
     before = await inside.main.ledger.commands([("HMGET", keys.COUNTER + c, "s") for c in (*counters_of(done), opened)])
     assert before[0] == [b"1511"]
 
-    async def edge() -> None:
-        while True:
-            await inside.batch(Renew("open", open_.hold, msgspec.Raw(_known("open"))))
-            await asyncio.sleep(0.05)
-
-    renewing = asyncio.create_task(edge())
     ledger = inside.enforcer().ledger
-    counts = await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
-    renewing.cancel()
+    async with renewing(inside, open=open_):
+        counts = await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
+        assert (await spent(inside, done))[0] == (1_511, open_.expected_nusd, 1)
     assert counts["usage_events"] == 3
     after = await inside.main.ledger.commands([("HMGET", keys.COUNTER + c, "s") for c in (*counters_of(done), opened)])
     assert after == before
-    assert (await spent(inside, done))[0] == (1_511, open_.expected_nusd, 1)
     again = await admitted_again(inside, "r9")
     assert again.owners.team == "renamed"
 

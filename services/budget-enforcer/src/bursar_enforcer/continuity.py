@@ -39,6 +39,8 @@ LOOK_EVERY_S = 1.0
 """How often continuity is looked at while nothing tells of a loss."""
 LOOK_CLOSED_S = 0.05
 """How often while admission is closed."""
+REFRESH_EVERY_S = 10.0
+"""How often replicas are counted and the server's settings looked at again."""
 CLEAN_STOP_GROUP = "bursar-ledger-clean-stop"
 
 
@@ -66,8 +68,12 @@ class Continuity:
 
     async def run(self) -> None:
         """Never returns."""
+        refresh_at_s = self._clock.monotonic_s() + REFRESH_EVERY_S
         while True:
             try:
+                if self._clock.monotonic_s() >= refresh_at_s:
+                    refresh_at_s = self._clock.monotonic_s() + REFRESH_EVERY_S
+                    await self._ledger.refresh()
                 await self.look()
             except (RedisUnavailable, UnsafeRedis, LogUnavailable) as error:
                 self.open = False
@@ -99,8 +105,10 @@ class Continuity:
                 await self._take_over(state)
             return
         if self._lost_at_s is None:
-            await self._lost(now_s, clean)
+            self._lost(now_s)
+        if self._ends is None and await self._examine(clean):
             return
+        assert self._lost_at_s is not None
         if self._first_start:
             if await self._policy_caught_up():
                 await self._open("first start")
@@ -114,29 +122,32 @@ class Continuity:
         state, clean = ((field or b"").decode() for field in fields)
         return state, clean, bool(rebuilding)
 
-    async def _lost(self, now_s: float, clean: str) -> None:
-        """The loss is noticed: what follows is judged by the ends of the topics as of now."""
+    def _lost(self, now_s: float) -> None:
+        """The loss is noticed."""
         self._policy.forget_all()
         self._ends = None
         self._first_start = False
         self._lost_at_s = now_s
         self.regained_at_s = now_s
-        if clean and await self._clean_start(clean):
-            log.info("ledger_open", why="clean stop")
-            self.open = True
-            self._lost_at_s = None
-            return
+
+    async def _examine(self, clean: str) -> bool:
+        """Once per loss, as soon as the log can be asked: where its topics end, and whether anything can be missing.
+        True: admission is open already."""
         try:
+            if clean and await self._clean_start(clean):
+                log.info("ledger_open", why="clean stop")
+                self.open = True
+                self._lost_at_s = None
+                return True
             await self._note_ends()
         except LogUnavailable as error:
-            log.warning("log_unreachable", why=str(error)[:200])
-            return
+            log.info("log_unreachable", why=str(error)[:200])
+            return False
         assert self._ends is not None
         self._first_start = not any(self._ends[USAGE_TOPIC].values()) and await self._holds_nothing()
-        if self._first_start:
-            self._wake.set()
-            return
-        log.warning("ledger_closed", why="Redis lost its continuity", opens_after_s=self._interval_s)
+        if not self._first_start:
+            log.warning("ledger_closed", why="Redis lost its continuity", opens_after_s=self._interval_s)
+        return False
 
     async def _holds_nothing(self) -> bool:
         """No hold and no usage position: together with an empty usage topic, nothing was ever spent."""
@@ -199,12 +210,11 @@ class Continuity:
         return isinstance(reply, list) and reply[0] == b"done"
 
     async def _clean_start(self, token: str) -> bool:
-        """Take the token away, in the log first: from then on an older Redis that still has it is not believed."""
-        try:
-            if str(await self._log.committed(CLEAN_STOP_GROUP, USAGE_TOPIC, 0)) != token:
-                return False
-            await self._log.commit(CLEAN_STOP_GROUP, USAGE_TOPIC, 0, 0)
-        except LogUnavailable:
+        """Take the token away, in the log first: from then on an older Redis that still has it is not believed.
+
+        Raises LogUnavailable, RedisUnavailable."""
+        if str(await self._log.committed(CLEAN_STOP_GROUP, USAGE_TOPIC, 0)) != token:
             return False
+        await self._log.commit(CLEAN_STOP_GROUP, USAGE_TOPIC, 0, 0)
         reply: Any = (await self._ledger.run([state_call("unmark", token, self._ledger.run_id)]))[0]
         return isinstance(reply, list) and reply[0] == b"done"

@@ -39,6 +39,8 @@ CONSUMED_TTL_S = 15 * 60
 """How long after its event was read: longer than any retry of a settlement."""
 RELEASED_TTL_S = 3600
 """A released hold has no event; only a late ``admit`` (retried for a minute) could bring it back."""
+RECONNECT_PAUSE_S = 0.05
+"""After a failed attempt others are answered at once instead of each trying for CONNECT_TIMEOUT_S in turn."""
 WAIT_MS = 500
 """Longest wait for a replica to confirm a batch, where there are replicas."""
 
@@ -173,6 +175,8 @@ class Ledger:
         self._connection: RedisConnection | None = None
         self._connecting = asyncio.Lock()
         self._wait = b""
+        self._try_again_at_s = 0.0
+        self._why_not = ""
         self.facts = ServerFacts(run_id="", replicas=0, version="")
         self.connected_count = 0
         """Raised with each new connection: whoever watches continuity looks again."""
@@ -193,7 +197,15 @@ class Ledger:
         async with self._connecting:
             if self.connected:
                 return
-            connection = await RedisConnection.open(self._address, ca_file=self._ca_file)
+            now_s = asyncio.get_running_loop().time()
+            if now_s < self._try_again_at_s:
+                raise RedisUnavailable(self._why_not)
+            try:
+                connection = await RedisConnection.open(self._address, ca_file=self._ca_file)
+            except RedisUnavailable as error:
+                self._why_not = str(error)
+                self._try_again_at_s = asyncio.get_running_loop().time() + RECONNECT_PAUSE_S
+                raise
             try:
                 self.facts = await check_server(connection)
                 await _load(connection)

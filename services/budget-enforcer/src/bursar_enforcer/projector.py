@@ -70,8 +70,10 @@ class Projector:
             reply = (await self._ledger.run([call]))[0]
             if isinstance(reply, hiredis.ReplyError):
                 raise RedisUnavailable(f"Redis answered: {reply}")
-            if reply[0] not in (b"applied", b"done"):
-                return  # another enforcer was quicker, or a rebuild is deleting: look again
+            if reply[0] == b"closed":
+                raise RedisUnavailable("the ledger is being rebuilt")
+            if reply[0] == b"moved":
+                return  # another enforcer was quicker: look again
             position = str(following)
             if event is not None and event.entity == "provider":
                 await self._books.of_all()

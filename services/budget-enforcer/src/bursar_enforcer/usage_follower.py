@@ -86,8 +86,10 @@ class UsageFollower:
             if isinstance(reply, hiredis.ReplyError):
                 raise RedisUnavailable(f"Redis answered: {reply}")
             kind = reply[0]
-            if kind in (b"moved", b"closed"):
-                return  # another enforcer was quicker, or a rebuild is deleting: look again
+            if kind == b"closed":
+                raise RedisUnavailable("the ledger is being rebuilt")
+            if kind == b"moved":
+                return  # another enforcer was quicker: look again
             if kind == b"overflow":
                 log.error("counter_full", counter=reply[1].decode(), request_id=usage.request_id if usage else "")
             if usage is not None:
