@@ -12,6 +12,7 @@ No tables, hence no changelog topics; no leader topic; no web server of Faust's 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from contextlib import AsyncExitStack
@@ -30,7 +31,7 @@ from bursar_common.eventlog.kafka_connection import client_options
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable
 from bursar_common.events import USAGE_TOPIC
 from bursar_common.service import run, until_signalled
-from bursar_common.settings import Settings
+from bursar_common.settings import Settings, SettingsError
 from bursar_common.topics import refuse_wrong_topics
 
 log = structlog.get_logger()
@@ -62,7 +63,7 @@ class FaustJob:
         self.app = faust.App(
             GROUP,
             broker=[f"kafka://{address.strip()}" for address in settings.kafka_bootstrap.split(",")],
-            broker_credentials=_credentials(settings),
+            broker_credentials=faust_credentials(settings),
             broker_commit_interval=COMMIT_INTERVAL_S,
             broker_commit_every=COMMIT_EVERY_RECORDS,
             broker_session_timeout=SESSION_S,
@@ -121,6 +122,9 @@ class FaustJob:
 
 def run_faust(settings: Settings) -> int:
     """Run the job until SIGTERM. Raises what ``app.main`` turns into a sentence."""
+    if settings.log_level != "debug":
+        # While a broker is away the client writes some fifty lines a second; LogProbe says it once.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return run(lambda: serve_faust(settings))
 
 
@@ -181,6 +185,8 @@ class LogProbe:
         try:
             await self._event_log.end_offset(USAGE_TOPIC, 0)
         except LogUnavailable as error:
+            if not self.why:
+                log.warning("the log does not answer", why=str(error))
             self.why = str(error)
         else:
             self.why = ""
@@ -223,15 +229,18 @@ def _record(event: EventT[bytes]) -> LogRecord:
     )
 
 
-def _credentials(settings: Settings) -> Any:
-    """Faust's form of the Kafka settings; None for plain connections without a login."""
+def faust_credentials(settings: Settings) -> Any:
+    """Faust's form of the Kafka settings; None for plain connections without a login. Raises SettingsError."""
     options = client_options(settings)
     context = options.get("ssl_context")
     if "sasl_mechanism" in options:
-        return faust.SASLCredentials(
-            username=options["sasl_plain_username"],
-            password=options["sasl_plain_password"],
-            mechanism=options["sasl_mechanism"],
-            ssl_context=context,
-        )
+        try:
+            return faust.SASLCredentials(
+                username=options["sasl_plain_username"],
+                password=options["sasl_plain_password"],
+                mechanism=options["sasl_mechanism"],
+                ssl_context=context,
+            )
+        except ValueError:
+            raise SettingsError("BURSAR_KAFKA_SASL_MECHANISM must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.") from None
     return faust.SSLCredentials(context) if context is not None else None
