@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import ClientSession, ClientTimeout
 
 from bursar_common import wire
-from bursar_common.events import USAGE_TOPIC, Usage
 from bursar_common.eventlog.port import EventLog
+from bursar_common.events import USAGE_TOPIC, Usage
 from bursar_common.service import connect
 from tests.harness.books import fold_usage
 from tests.harness.processes import eventually

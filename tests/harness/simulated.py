@@ -13,7 +13,7 @@ from tests.harness.processes import Process, eventually, free_port
 
 
 class SimulatedProvider(Process):
-    """``bursar simulate``. Steer single requests with ``x-sim-*`` headers, everything else with :meth:`set_defaults`."""
+    """``bursar simulate``. ``x-sim-*`` headers steer single requests, :meth:`set_defaults` everything else."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
