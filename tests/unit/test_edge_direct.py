@@ -28,6 +28,9 @@ class Taker:
     def feed(self, data):
         self.data += data
 
+    def feed_frame(self, frame, start):
+        self.data += frame[start:-2]
+
 
 class Connection:
     closing = False

@@ -29,16 +29,23 @@ class Takes(Protocol):
         ...
 
 
+class TakesFrame(Protocol):
+    def __call__(self, frame: bytes, start: int) -> bool:
+        """Take a whole chunk in its framing, likewise."""
+        ...
+
+
 class Sink:
     """Where a DirectReader's bytes go, and what its waiting task waits on."""
 
-    __slots__ = ("_loop", "_payload", "_stirred", "at_chunk_end", "paused", "take")
+    __slots__ = ("_loop", "_payload", "_stirred", "at_chunk_end", "paused", "take", "take_frame")
 
-    def __init__(self, payload: StreamReader, take: Takes) -> None:
+    def __init__(self, payload: StreamReader, take: Takes, take_frame: TakesFrame) -> None:
         self._loop = asyncio.get_running_loop()
         self._payload = payload
         self._stirred: asyncio.Future[None] | None = None
         self.take = take
+        self.take_frame = take_frame
         self.paused = False
         self.at_chunk_end = False
 
@@ -55,6 +62,13 @@ class Sink:
 
     def feed(self, data: bytes) -> None:
         if self.take(data) and not self.paused:
+            self.paused = True
+            self._payload._protocol.pause_reading()
+            self.stir()
+
+    def feed_frame(self, frame: bytes, start: int) -> None:
+        """Take one whole chunk as it was framed; the bytes begin at ``start`` and end before the line end."""
+        if self.take_frame(frame, start) and not self.paused:
             self.paused = True
             self._payload._protocol.pause_reading()
             self.stir()
@@ -137,7 +151,7 @@ class ProviderConnection(ResponseHandler):
 class Chunks:
     """Reads a chunked body from a chunk boundary on."""
 
-    __slots__ = ("_connection", "_left", "_line", "_payload", "_sink", "_state")
+    __slots__ = ("_between", "_connection", "_left", "_line", "_payload", "_sink", "_state")
 
     def __init__(self, payload: StreamReader, sink: Sink, connection: ProviderConnection) -> None:
         self._payload = payload
@@ -146,16 +160,18 @@ class Chunks:
         self._line = b""
         self._left = 0
         self._state = "length"
+        self._between = True
+        """At a chunk boundary."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes cut anywhere."""
-        if self._state == "length" and not self._line:  # most often: one whole chunk, nothing else
+        if self._between:  # most often: one whole chunk, nothing else
             line = data.find(b"\r\n", 0, 10)
-            if line > 0:
-                size = _hex(data[:line])
-                if size and len(data) == line + size + 4 and data.endswith(b"\r\n"):
-                    self._sink.feed(data[line + 2 : -2])
-                    return
+            size = _seen_sizes.get(data[:line])
+            if size is not None and len(data) == line + size + 4 and data.endswith(b"\r\n"):
+                self._sink.feed_frame(data, line + 2)
+                return
+            self._between = False
         self._feed_slowly(data)
 
     def _feed_slowly(self, data: bytes) -> None:
@@ -178,6 +194,7 @@ class Chunks:
                 self._broken()
                 return
             self._line_read(line[:-1])
+        self._between = self._state == "length" and not self._line
         if data:
             self._connection.abort()  # bytes nobody asked for
 
@@ -191,6 +208,8 @@ class Chunks:
             if size is None:
                 self._broken()
             elif size:
+                if len(_seen_sizes) < MAX_SEEN_SIZES and len(line) <= 8:
+                    _seen_sizes[line] = size
                 self._left, self._state = size, "data"
             else:
                 self._state = "trailer"
@@ -204,6 +223,9 @@ class Chunks:
         self._payload.set_exception(ClientPayloadError("broken transfer encoding"))
 
 
+MAX_SEEN_SIZES = 4096
+"""Spellings of chunk lengths remembered: events of a stream have a few hundred sizes."""
+_seen_sizes: dict[bytes, int] = {}
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 

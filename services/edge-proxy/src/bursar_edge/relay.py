@@ -237,14 +237,31 @@ async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None
             except Exception:
                 reading.clear()
                 log.exception("usage_reader_failed", request_id=facts.request_id)
-        return bool(protocol.writing_paused)
+        return protocol._paused is True
+
+    def take_frame(frame: bytes, start: int) -> bool:
+        data = frame[start:-2]
+        if not chunked or not reading or facts.first_byte_ms is None:
+            return sink.take(data)
+        try:
+            write(frame)
+        except (OSError, RuntimeError):
+            return False
+        watch.last_s = now_s()
+        watch.tail = data if len(data) > 3 else watch.tail[-4:] + data
+        try:
+            feed(data)
+        except Exception:
+            reading.clear()
+            log.exception("usage_reader_failed", request_id=facts.request_id)
+        return protocol._paused is True
 
     def first(data: bytes) -> bool:
         facts.first_byte_ms = times.now_ms()
         sink.take = take
         return take(data)
 
-    sink = Sink(body, first)
+    sink = Sink(body, first, take_frame)
     try:
         sink.attach()
         while True:

@@ -155,6 +155,10 @@ class SseReader(UsageReader):
         if self._cr or b"\r" in chunk:
             chunk = self._without_cr(chunk)
         carry = self._carry
+        if not carry and chunk.startswith(_DELTA) and chunk.find(b"\n\n") == len(chunk) - 2 and not self._dropping:
+            self.delta_events += 1  # one whole event, as most chunks are
+            self.delta_bytes += len(chunk)
+            return
         data = carry + chunk if carry else chunk
         position = 0
         end = data.find(b"\n\n", self._scan)
