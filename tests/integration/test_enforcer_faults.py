@@ -58,7 +58,7 @@ async def renewing(world: Inside, **holds: Admitted) -> AsyncIterator[None]:
 
     async def edge() -> None:
         while True:
-            operations = [Renew(id, admitted.hold, msgspec.Raw(_known(id))) for id, admitted in holds.items()]
+            operations = [Renew(name, hold.hold, msgspec.Raw(_known(name))) for name, hold in holds.items()]
             await world.batch(*operations)
             await asyncio.sleep(0.05)
 
