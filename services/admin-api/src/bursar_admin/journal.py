@@ -69,6 +69,7 @@ class Journal:
         self._turn = asyncio.Lock()
         self._outcomes: dict[str, tuple[int, Applied | Rejected] | None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self.failure = "the governance log has not been read yet"
         """Why this process is not ready; empty: it is."""
         self.started = False
@@ -86,6 +87,7 @@ class Journal:
         self._task = asyncio.create_task(self._follow(), name="governance-follower")
 
     async def close(self) -> None:
+        self._closing = True  # a client library may swallow a cancellation that meets an arriving record
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -172,7 +174,7 @@ class Journal:
 
     async def _follow(self) -> None:
         pause_s = RETRY_FIRST_S
-        while True:
+        while not self._closing:
             try:
                 await self._pull(READ_WAIT_S)
                 self.failure, pause_s = "", RETRY_FIRST_S
