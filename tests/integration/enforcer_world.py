@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def usage_event(request_id: str, charged_to: tuple[str, ...], amounts: Amounts, 
 class Client:
     """What tests say to an enforcer, however it runs: governance through the log, operations in batches."""
 
-    log: SqliteEventLog
+    log: EventLog
 
     def __init__(self) -> None:
         self.versions: dict[str, int] = {}
@@ -185,7 +186,8 @@ class Inside(Client):
         super().__init__()
         self.folder = folder
         self.redis = redis or RedisServer(folder / "redis", unix=True)
-        self.log = SqliteEventLog(folder / "log.db")
+        self._new_log: Callable[[], EventLog] = lambda: SqliteEventLog(folder / "log.db")
+        self.log = self._new_log()
         self.traced: list[tuple[str, list[Traced]]] = []
         self.settings = load_settings(
             {
@@ -199,12 +201,17 @@ class Inside(Client):
         ).model_copy(update={"hold_ttl_s": hold_ttl_s})
         self.enforcers: list[Enforcer] = []
 
+    def use_log(self, new_log: Callable[[], EventLog]) -> None:
+        """Another log than the SQLite file: one for the test, one for each enforcer."""
+        self._new_log = new_log
+        self.log = new_log()
+
     def enforcer(self, log: EventLog | None = None) -> Enforcer:
         """One more enforcer on the same Redis and log, not started."""
         ledger = Ledger(
             parse_address(self.settings.redis_url), on_reply=lambda script, state: self.traced.append((script, state))
         )
-        log = log or SqliteEventLog(self.folder / "log.db")
+        log = log or self._new_log()
         made = Enforcer(self.settings, log, ledger, SystemClock())
         self.enforcers.append(made)
         return made

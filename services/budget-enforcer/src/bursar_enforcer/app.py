@@ -117,7 +117,13 @@ class Enforcer:
         except (RedisUnavailable, UnsafeRedis, LogUnavailable, TimeoutError) as error:
             log.info("stopped", clean=False, why=str(error)[:200])
         self.ledger.close()
-        await self.event_log.close()
+        # A log that is down may fail to say goodbye, or take its time; neither makes the stop an unclean one.
+        closing = asyncio.create_task(self.event_log.close())
+        await asyncio.wait({closing}, timeout=STOP_WAIT_S)
+        if not closing.done():
+            closing.cancel()
+        elif not closing.cancelled() and closing.exception() is not None:
+            log.info("log_not_closed", why=repr(closing.exception()))
 
     async def unready(self) -> str:
         """Why the service is not ready, or empty: Redis answers, and policy is there or was seen to be empty."""
