@@ -153,29 +153,21 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _CHARACTER = re.compile(rb"\\u[0-9a-fA-F]{4}|\\.|.", re.DOTALL)
 _SLASHES = frozenset((b"/", b"\\/", b"\\u002f", b"\\u002F"))
-_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def cut_prefix(body: bytes) -> bytes:
     """The body without the model's ``provider/``. ``body`` is valid JSON, an object with one ``model``, a string with a
-    slash. Walks the top level: each value's bytes are known from the decoder, so nothing nested is looked at."""
-    values = _raw_fields(body)
+    slash. Walks the top level only; what is nested is skipped by the decoder."""
     at = _after_space(body, 0) + 1
     while True:
         at = _after_space(body, at)
-        key_match = _STRING.match(body, at)
-        if key_match is None:
+        key = _STRING.match(body, at)
+        if key is None:
             _lost()
-        key = msgspec.json.decode(key_match[0], type=str)
-        at = _after_space(body, _after_space(body, key_match.end()) + 1)
-        if key == "model":
+        at = _after_space(body, _after_space(body, key.end()) + 1)
+        if msgspec.json.decode(key[0], type=str) == "model":
             return _cut_at(body, at)
-        value = bytes(values[key])
-        if body.startswith(value, at):
-            at += len(value)
-        else:  # an undecided key given twice: the decoder kept the last, this is another
-            at = _end_of_value(body, at)
-        at = _after_space(body, at) + 1  # the comma
+        at = _after_value(body, at) + 1  # the comma
 
 
 def _cut_at(body: bytes, at: int) -> bytes:
@@ -189,14 +181,17 @@ def _cut_at(body: bytes, at: int) -> bytes:
             return body[: at + 1] + body[position:]
 
 
-def _end_of_value(body: bytes, at: int) -> int:
-    """Where the JSON value that starts at ``at`` ends, found by the decoder's own complaint about what follows."""
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
+
+
+def _after_value(body: bytes, at: int) -> int:
+    """Where the comma (or brace) after the JSON value at ``at`` is: the decoder's complaint names the byte after it."""
     try:
         msgspec.json.decode(memoryview(body)[at:], type=msgspec.Raw)
     except msgspec.DecodeError as error:
-        found = re.search(r"byte (\d+)", str(error))
+        found = _TRAILING.search(str(error))
         if found is not None:
-            return at + int(found[1])
+            return at + int(found[1]) - 1
     _lost()
 
 

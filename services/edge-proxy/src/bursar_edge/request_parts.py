@@ -5,6 +5,7 @@ Pure. Text stays undecoded; only shapes, sizes and names are looked at.
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import msgspec
@@ -224,6 +225,9 @@ def _convert(lenient: Any) -> Head:
     return head
 
 
+_FIELD = re.compile(r"at `\$\.(\w+)")
+
+
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -237,14 +241,14 @@ def _one(value: Any, kind: type[Any]) -> Any:
         return None
     if kind is Block:
         return _block(value, 0)
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        kept = {name: item for name, item in value.items() if isinstance(item, str)}
+    kept = dict(value)
+    while True:
         try:
             return msgspec.convert(kept, kind)
-        except msgspec.ValidationError:
-            return None
+        except msgspec.ValidationError as error:  # leave out the field it names, and look again
+            odd = _FIELD.search(str(error))
+            if odd is None or kept.pop(odd[1], None) is None:
+                return None
 
 
 def _block(value: dict[str, Any], depth: int) -> Block:

@@ -16,7 +16,7 @@ MAX_EVENT_BYTES = 1 << 20
 """Bytes of one event that are kept while it is incomplete; the events that carry usage are a few kB."""
 MAX_JSON_BYTES = 32 << 20
 """Bytes of a JSON answer that are kept for reading; a larger one is ``unreadable``."""
-DELTA_FRAME_BYTES = 118
+DELTA_FRAME_BYTES = 115
 """Bytes of a ``content_block_delta`` event around its text, as the provider writes it (``event: content_block_delta``,
 ``data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}`` and line ends)."""
 BYTES_PER_TOKEN = 4
