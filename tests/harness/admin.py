@@ -149,7 +149,7 @@ async def running_admin(
     socket_path = f"{home}/{name}.http"
     await listen(runner, f"unix:{socket_path}")
     try:
-        await start_desk(desk)
+        await start_desk(desk, settings)
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket_path)) as session:
             admin = Admin(desk, session, stand_in)
             admin.desk_settings = settings

@@ -156,12 +156,23 @@ async def open_runner(desk: Desk) -> web.AppRunner:
     return runner
 
 
-async def start_desk(desk: Desk) -> None:
-    """Read the log to its end and write what a first start needs. Raises LogUnavailable, OffsetLost."""
+async def check_log(settings: Settings) -> None:
+    """Raises SettingsError where the topics are not as they must be (each problem with its fix), LogUnavailable."""
+    if settings.kafka_bootstrap:
+        from bursar_common.topics import refuse_wrong_topics  # brings the Kafka client along
+
+        await refuse_wrong_topics(settings)
+
+
+async def start_desk(desk: Desk, settings: Settings) -> None:
+    """Check the log, read it to its end and write what a first start needs.
+
+    Raises LogUnavailable, LogIncompatible, OffsetLost, SettingsError."""
     await desk.enforcer.start()
     deadline_s = desk.clock.monotonic_s() + START_TIMEOUT_S
     while True:
         try:
+            await check_log(settings)
             await desk.journal.start()
             break
         except LogUnavailable:
@@ -184,7 +195,7 @@ async def serve(settings: Settings) -> int:
     runner = await open_runner(desk)
     await listen(runner, settings.admin_listen)
     signalled = asyncio.create_task(until_signalled())
-    starting = asyncio.create_task(start_desk(desk))
+    starting = asyncio.create_task(start_desk(desk, settings))
     try:
         await asyncio.wait({signalled, starting}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
