@@ -98,5 +98,3 @@ def test_bytes_after_the_end_close_the_connection():
 def test_unfinished_is_unfinished():
     data, payload, _ = read(b"5\r\nhel")
     assert (data, payload.ended, payload.error) == (b"hel", False, None)
-
-

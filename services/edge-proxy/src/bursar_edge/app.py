@@ -195,12 +195,15 @@ class Edge:
             log.exception("request_failed")
             self._fail(incoming)
         finally:
-            self._active -= 1
+            self._left()
             if self._stopping:
                 incoming.keep_alive = False
-                if not self._active:
-                    self._idle.set()
         return incoming
+
+    def _left(self) -> None:
+        self._active -= 1
+        if self._stopping and not self._active:
+            self._idle.set()
 
     def _fail(self, incoming: Incoming) -> None:
         incoming.keep_alive = False
@@ -237,7 +240,11 @@ class Edge:
             elif kind == "model":
                 await one_model(self.parts, incoming, request_id, target)
             elif kind == "admin" and (admin := self._neighbours.get("admin-api")) is not None:
-                await relay_to_admin(incoming, admin, self._limits, self.memory, request_id)
+                self._left()  # a page's open event stream or socket does not hold up a stop
+                try:
+                    await relay_to_admin(incoming, admin, self._limits, self.memory, request_id)
+                finally:
+                    self._active += 1
             else:
                 if not incoming.payload.is_eof():
                     incoming.keep_alive = False

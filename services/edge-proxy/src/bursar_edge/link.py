@@ -72,6 +72,11 @@ class Reply:
         """The body was read to its end: the connection may serve again."""
         self._connection.release()
 
+    @property
+    def protocol(self) -> Any:
+        """aiohttp's side of the connection."""
+        return self._connection.protocol
+
     def close(self) -> None:
         """Close the connection at once, whatever is still coming."""
         protocol = self._connection.protocol

@@ -14,6 +14,7 @@ from bursar_edge.health import Neighbour
 from bursar_edge.incoming import Incoming
 from bursar_edge.link import NoAnswer, NotConnected, Reply, exchange
 from bursar_edge.refusals import say
+from bursar_edge.tunnel import tunnel
 from bursar_edge.upstream import HOP_BY_HOP, listed_in_connection
 
 log = structlog.get_logger()
@@ -35,6 +36,9 @@ async def relay_to_admin(
                 parts += (name, b": ", value, b"\r\n")
         if body or incoming.method in ("POST", "PUT", "PATCH"):
             parts.append(b"content-length: %d\r\n" % len(body))
+        upgrade = _upgrade(incoming)
+        if upgrade:
+            parts.append(b"connection: upgrade\r\nupgrade: " + upgrade + b"\r\n")
         parts.append(b"\r\n")
         try:
             reply = await exchange(
@@ -51,7 +55,17 @@ async def relay_to_admin(
             return
     finally:
         lease.release()
-    await _back(incoming, reply)
+    if upgrade and reply.status == 101:
+        await tunnel(incoming, reply)
+    else:
+        await _back(incoming, reply)
+
+
+def _upgrade(incoming: Incoming) -> bytes:
+    """What the client wants to switch to, empty if nothing."""
+    names = incoming.headers.get("connection", "").lower()
+    value = incoming.headers.get("upgrade", "")
+    return value.encode("utf-8", "surrogateescape") if value and "upgrade" in names else b""
 
 
 async def _back(incoming: Incoming, reply: Reply) -> None:
