@@ -238,6 +238,7 @@ async def test_without_the_enforcer_changes_wait_and_figures_are_unknown(machine
         ({"BURSAR_INTERNAL_TOKEN": ""}, "BURSAR_INTERNAL_TOKEN"),
         ({"BURSAR_ENFORCER_URL": ""}, "BURSAR_ENFORCER_URL"),
         ({"BURSAR_HOME": ""}, "BURSAR_HOME"),
+        ({"BURSAR_CLICKHOUSE_URL": "chdb:////tmp/x"}, "BURSAR_CLICKHOUSE_URL"),
         ({"BURSAR_ADMIN_TOKN": "x"}, "BURSAR_ADMIN_TOKEN"),
     ],
 )

@@ -222,6 +222,10 @@ def main() -> int:
     try:
         settings = load_settings(os.environ, required=("enforcer_url", "internal_token", "key_secret"))
         check_start(settings)
+        if settings.clickhouse_url and not settings.clickhouse_url.startswith(("http://", "https://")):
+            raise SettingsError(
+                "BURSAR_CLICKHOUSE_URL must be http:// or https:// here; chdb: is the aggregator's alone."
+            )
         configure_logging("admin-api", settings.log_level)
         return run(lambda: serve(settings))
     except SettingsError as error:
