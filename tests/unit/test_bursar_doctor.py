@@ -137,6 +137,16 @@ def test_the_launched_environment_has_the_three_lines_and_no_other_credential() 
         launch([], {"PATH": "/nowhere"}, url="http://x", key="k")
 
 
+def test_an_own_login_stays_and_the_key_goes_beside_it() -> None:
+    environ = {"ANTHROPIC_API_KEY": "sk-ant", "ANTHROPIC_CUSTOM_HEADERS": "a: b\nX-BF-VK: old"}
+    assert claude_environment(environ, url="http://u", key="sk-bf", own_login=True) == {
+        "ANTHROPIC_API_KEY": "sk-ant",
+        "ANTHROPIC_CUSTOM_HEADERS": "a: b\nx-bf-vk: sk-bf",
+        "ANTHROPIC_BASE_URL": "http://u/anthropic",
+        "ENABLE_TOOL_SEARCH": "true",
+    }
+
+
 def test_where_url_key_and_token_come_from(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert find_url(home, None) == "http://localhost:8080"

@@ -9,10 +9,20 @@ from bursar.environment import Addresses
 from bursar.home import Home
 
 
-def ready_text(home: Home, addresses: Addresses, *, key_note: str, simulator_notice: str, new_admin_token: str) -> str:
-    """The closing lines of a start: where it is, what to set, what to try next."""
+def ready_text(
+    home: Home,
+    addresses: Addresses,
+    *,
+    key_note: str,
+    simulator_notice: str,
+    new_admin_token: str,
+    own_login: bool = False,
+) -> str:
+    """The closing lines of a start: where it is, what to set, what to try next. ``own_login``: the first key lets the
+    caller's own credential go up, so the key travels in a header of its own and leaves the login alone."""
     url = addresses.url
     key_file = _quoted(home.first_key)
+    launcher = "bursar claude --own-login" if own_login else "bursar claude"
     lines = [
         "",
         f"Bursar is ready: {url}   (state: {_short(home.path)}, logs: {_short(home.logs)})",
@@ -20,10 +30,12 @@ def ready_text(home: Home, addresses: Addresses, *, key_note: str, simulator_not
         "",
         "Point Claude Code at it in this shell:",
         f"  export ANTHROPIC_BASE_URL={url}/anthropic",
-        f'  export ANTHROPIC_AUTH_TOKEN="$(cat {key_file})"',
+        f'  export ANTHROPIC_CUSTOM_HEADERS="x-bf-vk: $(cat {key_file})"   # your own login stays in use'
+        if own_login
+        else f'  export ANTHROPIC_AUTH_TOKEN="$(cat {key_file})"',
         "  export ENABLE_TOOL_SEARCH=true",
         "  claude",
-        f"or without setting anything:  bursar claude   (home {_short(home.path)})",
+        f"or without setting anything:  {launcher}   (home {_short(home.path)})",
         "",
         "See what it cost:",
         f"  curl -s http://localhost:{addresses.clickhouse_port}/ --data-binary \\",

@@ -28,8 +28,9 @@ def url_option(command: Callable[..., None]) -> Callable[..., None]:
 @home_option
 @url_option
 @click.option("--key", help="Virtual key; default: the first key in --home.")
+@click.option("--own-login", is_flag=True, help="Keep your own login; the key goes in a header beside it.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def claude(home: str, url: str | None, key: str | None, arguments: tuple[str, ...]) -> None:
+def claude(home: str, url: str | None, key: str | None, own_login: bool, arguments: tuple[str, ...]) -> None:
     """Start Claude Code through Bursar; everything after is passed on.
 
     \b
@@ -41,7 +42,7 @@ def claude(home: str, url: str | None, key: str | None, arguments: tuple[str, ..
 
     where = Home.at(home)
     try:
-        launch(arguments, os.environ, url=find_url(where, url), key=find_key(where, key))
+        launch(arguments, os.environ, url=find_url(where, url), key=find_key(where, key), own_login=own_login)
     except (LaunchRefused, NotKnown) as refusal:
         raise click.ClickException(str(refusal)) from None
 

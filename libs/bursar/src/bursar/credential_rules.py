@@ -33,6 +33,8 @@ class Upstream:
     credential: Mapping[str, str] = field(default_factory=dict)
     """Environment variables with provider credentials, for the edge alone."""
     notice: str = ""
+    own_login: bool = False
+    """Only the callers' own credentials go up."""
 
     def __repr__(self) -> str:
         return f"Upstream(simulator={self.simulator}, credential={sorted(self.credential)}, notice={self.notice!r})"
@@ -88,6 +90,7 @@ def choose_upstream(
             False,
             named,
             'No provider credential is set: only keys whose provider config says "credential": "client" are served.',
+            own_login=True,
         )
     if not is_loopback_bind(bind):
         raise StartRefused(

@@ -82,9 +82,15 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
             write_private(home.address, f"{addresses.url}\n")
             write_private(home.clickhouse_address, f"http://127.0.0.1:{addresses.clickhouse_port}\n")
             notice = upstream.notice if upstream.simulator else ""
-            tell(
-                ready_text(home, addresses, key_note=key_note, simulator_notice=notice, new_admin_token=new_admin_token)
+            said = ready_text(
+                home,
+                addresses,
+                key_note=key_note,
+                simulator_notice=notice,
+                new_admin_token=new_admin_token,
+                own_login=upstream.own_login or _uses_client(first_key_config),
             )
+            tell(said)
             supervisor.watch()
         except Stopped:
             pass
@@ -125,6 +131,10 @@ def _secrets(home: Home, options: UpOptions, environ: Mapping[str, str]) -> tupl
     return secrets, secrets.admin_token if made else ""
 
 
+def _uses_client(first_key_config: list[dict[str, Any]] | None) -> bool:
+    return any(config.get("credential") == "client" for config in first_key_config or ())
+
+
 def _upstream(
     home: Home,
     options: UpOptions,
@@ -143,7 +153,7 @@ def _upstream(
         simulator=options.simulator,
         stored=read_stored(home, credential, secrets.key_secret),
         readable_files=frozenset(readable),
-        first_key_uses_client=any(config.get("credential") == "client" for config in first_key_config or ()),
+        first_key_uses_client=_uses_client(first_key_config),
         command=options.command(),
     )
 
