@@ -42,7 +42,7 @@ def connect(url: str, *, limit: int = 64, **session_options: Any) -> tuple[Clien
     return ClientSession(connector=TCPConnector(limit=limit), **session_options), url.rstrip("/")
 
 
-def internal_token_ok(request: web.Request, token: str) -> bool:
+def internal_token_ok(request: web.BaseRequest, token: str) -> bool:
     """Whether the request carries the internal token (compared in constant time; an empty setting accepts nobody)."""
     given = request.headers.get(INTERNAL_TOKEN_HEADER, "")
     return bool(token) and hmac.compare_digest(given.encode(), token.encode())
