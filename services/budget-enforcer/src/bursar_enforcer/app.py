@@ -8,7 +8,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 import structlog
 from aiohttp import web
 
@@ -16,22 +15,15 @@ from bursar_common.clock import Clock, SystemClock
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC
-from bursar_common.service import internal_token_ok, listen, run, until_signalled
+from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
-from bursar_common.wire import (
-    BATCH_PATH,
-    MAX_BATCH_BYTES,
-    MAX_BATCH_OPERATIONS,
-    PRICE_BOOK_PATH,
-    decode_operations,
-    encode,
-)
 from bursar_enforcer import keys
 from bursar_enforcer.admission import Admission
 from bursar_enforcer.books import Books
 from bursar_enforcer.closing import Closings
 from bursar_enforcer.continuity import Continuity
+from bursar_enforcer.endpoints import Endpoints
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.expiry import Expiry
 from bursar_enforcer.following import follow
@@ -133,54 +125,17 @@ class Enforcer:
             return str(error)
         return "" if known else "the policy was not read yet"
 
+    async def health(self) -> dict[str, str]:
+        """The answer of ``/readyz``; its status is ``ok`` or ``unready``."""
+        why = await self.unready()
+        if why:
+            return {"status": "unready", "why": why}
+        return {"status": "ok", "admission": "open" if self.continuity.open else "closed"}
+
 
 def _ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("background_task_died", error=repr(task.exception()))
-
-
-def web_app(enforcer: Enforcer) -> web.Application:
-    token = enforcer.settings.internal_token.get_secret_value()
-
-    async def batch(request: web.Request) -> web.Response:
-        if not internal_token_ok(request, token):
-            return web.Response(status=401, text="the internal token is missing or wrong")
-        body = await request.read()
-        try:
-            operations = decode_operations(body)
-        except msgspec.MsgspecError as error:
-            return web.Response(status=400, text=str(error)[:300])
-        if len(operations) > MAX_BATCH_OPERATIONS:
-            return web.Response(status=413, text=f"at most {MAX_BATCH_OPERATIONS} operations a batch")
-        replies = await enforcer.admission.decide(operations)
-        return web.Response(body=encode(replies), content_type="application/json")
-
-    async def price_book(request: web.Request) -> web.Response:
-        if not internal_token_ok(request, token):
-            return web.Response(status=401, text="the internal token is missing or wrong")
-        try:
-            encoded = await enforcer.books.encoded(request.match_info["price_book_id"])
-        except (RedisUnavailable, UnsafeRedis) as error:
-            return web.Response(status=503, text=str(error))
-        if encoded is None:
-            return web.Response(status=404, text="no such price book")
-        return web.Response(body=encoded, content_type="application/json")
-
-    async def live(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def ready(_: web.Request) -> web.Response:
-        why = await enforcer.unready()
-        if why:
-            return web.json_response({"status": "unready", "why": why}, status=503)
-        return web.json_response({"status": "ok", "admission": "open" if enforcer.continuity.open else "closed"})
-
-    app = web.Application(client_max_size=MAX_BATCH_BYTES)
-    app.router.add_post(BATCH_PATH, batch)
-    app.router.add_get(PRICE_BOOK_PATH, price_book)
-    app.router.add_get("/livez", live)
-    app.router.add_get("/readyz", ready)
-    return app
 
 
 def trace_to_log(script: str, counters: list[Traced]) -> None:
@@ -203,7 +158,9 @@ async def serve(settings: Settings) -> int:
         log.warning("redis_unreachable", why=str(error))
     enforcer = Enforcer(settings, open_log(settings), ledger, SystemClock())
     enforcer.start()
-    runner = web.AppRunner(web_app(enforcer), access_log=None, shutdown_timeout=STOP_WAIT_S)
+    token = settings.internal_token.get_secret_value()
+    server = Endpoints(enforcer.admission, enforcer.books, enforcer.health, token).server()
+    runner = web.ServerRunner(server, shutdown_timeout=STOP_WAIT_S)
     await runner.setup()
     await listen(runner, settings.enforcer_listen)
     log.info("listening", address=settings.enforcer_listen)

@@ -1,0 +1,89 @@
+"""HTTP: four paths, without a router: most of a small batch's time would go into finding its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bursar_common.service import internal_token_ok
+from bursar_common.wire import (
+    BATCH_PATH,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_OPERATIONS,
+    PRICE_BOOK_PATH,
+    decode_operations,
+    encode,
+)
+from bursar_enforcer.admission import Admission
+from bursar_enforcer.books import Books
+from bursar_enforcer.redis_checks import UnsafeRedis
+from bursar_enforcer.redis_connection import RedisUnavailable
+
+_BOOKS = PRICE_BOOK_PATH.partition("{")[0]
+_JSON = {"Content-Type": "application/json"}
+
+
+class Endpoints:
+    def __init__(
+        self, admission: Admission, books: Books, health: Callable[[], Awaitable[dict[str, str]]], token: str
+    ) -> None:
+        self._admission = admission
+        self._books = books
+        self._health = health
+        self._token = token
+
+    def server(self) -> web.Server:
+        """To be called, and served, on the running event loop."""
+        loop = asyncio.get_running_loop()
+
+        def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BATCH_BYTES)
+
+        return web.Server(self.answer, request_factory=request, access_log=None)
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if path == "/livez":
+            return web.json_response({"status": "ok"})
+        if path == "/readyz":
+            health = await self._health()
+            return web.json_response(health, status=200 if health["status"] == "ok" else 503)
+        if path == BATCH_PATH and request.method == "POST":
+            return await self._batch(request)
+        if path.startswith(_BOOKS) and request.method == "GET":
+            return await self._price_book(request, path[len(_BOOKS) :])
+        return web.Response(status=404, text="there is nothing here")
+
+    async def _batch(self, request: web.BaseRequest) -> web.Response:
+        if not internal_token_ok(request, self._token):
+            return _no_token()
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return web.Response(status=413, text=f"at most {MAX_BATCH_BYTES} bytes a batch")
+        try:
+            operations = decode_operations(body)
+        except msgspec.MsgspecError as error:
+            return web.Response(status=400, text=str(error)[:300])
+        if len(operations) > MAX_BATCH_OPERATIONS:
+            return web.Response(status=413, text=f"at most {MAX_BATCH_OPERATIONS} operations a batch")
+        return web.Response(body=encode(await self._admission.decide(operations)), headers=_JSON)
+
+    async def _price_book(self, request: web.BaseRequest, book_id: str) -> web.Response:
+        if not internal_token_ok(request, self._token):
+            return _no_token()
+        try:
+            encoded = await self._books.encoded(book_id)
+        except (RedisUnavailable, UnsafeRedis) as error:
+            return web.Response(status=503, text=str(error))
+        if encoded is None:
+            return web.Response(status=404, text="no such price book")
+        return web.Response(body=encoded, headers=_JSON)
+
+
+def _no_token() -> web.Response:
+    return web.Response(status=401, text="the internal token is missing or wrong")
