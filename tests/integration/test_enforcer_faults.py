@@ -332,7 +332,7 @@ async def test_one_rebuild_at_a_time_and_a_dead_one_is_finished(inside: Inside) 
     await ledger.commands([("SET", keys.REBUILD, "1", "PX", 600)])
     with pytest.raises(RebuildRunning):
         await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
-    from bursar_enforcer.ledger import state_call
+    from bursar_enforcer.calls import state_call
 
     await ledger.run([state_call("delete")])  # and the process dies here
     (refused,) = await inside.batch(Settle("x", done.hold, Amounts(n=1, r=1), "completed"))

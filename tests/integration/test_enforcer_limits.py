@@ -24,7 +24,7 @@ from bursar_common.wire import (
     UsageCounts,
     encode,
 )
-from bursar_enforcer.redis_connection import CommandLine
+from bursar_enforcer.calls import CommandLine
 from tests.integration.enforcer_world import MODEL, NOW_S, Inside, budget
 from tests.integration.ledger_model import LedgerModel, ModelLimit
 

@@ -36,9 +36,10 @@ from bursar_enforcer import keys
 from bursar_enforcer.answers import balance_from_fields, hold_of, refusal
 from bursar_enforcer.authorization import authorized
 from bursar_enforcer.bound import has_no_bound
+from bursar_enforcer.calls import Call, read_hold
 from bursar_enforcer.chain import KeyPolicy, Plan, Way, refuse_key
 from bursar_enforcer.closing import Closings
-from bursar_enforcer.ledger import Call, Ledger, read_hold
+from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.policy import Policy
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable

@@ -27,8 +27,7 @@ from bursar_common.scopes import OWNER_ORDER, OwnerKind, Unit, counter_id
 from bursar_common.windows import bounds, parse_window
 from bursar_common.wire import Owners, Refused, Route
 from bursar_enforcer import keys
-from bursar_enforcer.ledger import SCRIPTS
-from bursar_enforcer.redis_connection import pack
+from bursar_enforcer.calls import SCRIPTS, pack
 
 # Places of a request's amounts: what a limit of each mode expects and is bounded by.
 N_EXPECTED, N_BOUND, N_STRICT, TOKENS, ALL_TOKENS, ONE = range(6)

@@ -12,9 +12,7 @@ from bursar_common.events import Usage
 from bursar_common.wire import Amounts, Closed, Invalid, Ok, Operation, Release, Renew, Reply, Settle, Unavailable
 from bursar_enforcer.answers import balances_of
 from bursar_enforcer.books import Books
-from bursar_enforcer.expectation import Learner
-from bursar_enforcer.learning import Learning
-from bursar_enforcer.ledger import (
+from bursar_enforcer.calls import (
     RANK_RECORDED,
     RANK_RELEASED,
     RELEASED_TTL_S,
@@ -27,6 +25,8 @@ from bursar_enforcer.ledger import (
     read_hold,
     renew_call,
 )
+from bursar_enforcer.expectation import Learner
+from bursar_enforcer.learning import Learning
 from bursar_enforcer.running import Running, followed_hold
 
 log = structlog.get_logger()

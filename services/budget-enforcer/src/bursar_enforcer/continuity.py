@@ -25,8 +25,9 @@ from bursar_common.clock import Clock
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC, USAGE_TOPIC
 from bursar_enforcer import keys
+from bursar_enforcer.calls import state_call
 from bursar_enforcer.following import ends_of, reached
-from bursar_enforcer.ledger import Ledger, state_call
+from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.policy import Policy
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable

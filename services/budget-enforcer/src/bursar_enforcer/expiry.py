@@ -19,9 +19,10 @@ from bursar_common.eventlog.port import EventLog, LogPosition, LogUnavailable, N
 from bursar_common.events import USAGE_EXPIRED, USAGE_TOPIC, Usage, encode_event
 from bursar_common.wire import HoldEntry
 from bursar_enforcer import keys
+from bursar_enforcer.calls import read_hold
 from bursar_enforcer.continuity import Continuity
 from bursar_enforcer.following import ends_of, reached
-from bursar_enforcer.ledger import Ledger, read_hold
+from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 

@@ -14,7 +14,8 @@ import structlog
 
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable, OffsetLost
 from bursar_enforcer import keys
-from bursar_enforcer.ledger import Ledger, state_call
+from bursar_enforcer.calls import state_call
+from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 

@@ -1,64 +1,29 @@
 """The ledger in Redis: scripts, loaded once and run by hash, many to one round trip.
 
-Every script is a whole decision and either happens or does not. This module packs their arguments and reads nothing
-out of their answers but what a trace of them needs; meaning is :mod:`bursar_enforcer.admission`'s and the followers'.
+Every script is a whole decision and either happens or does not. This module reads nothing out of their answers but
+what a trace of them needs; meaning is :mod:`bursar_enforcer.admission`'s and the followers'.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hiredis
 import structlog
 
-from bursar_common.money import MAX_NUSD
-from bursar_common.wire import Amounts, HoldEntry
-from bursar_enforcer import keys
+from bursar_enforcer.calls import SCRIPTS, Call, CommandLine, pack
 from bursar_enforcer.redis_checks import ServerFacts, check_server
-from bursar_enforcer.redis_connection import (
-    Argument,
-    CommandLine,
-    RedisAddress,
-    RedisConnection,
-    RedisUnavailable,
-    pack,
-)
+from bursar_enforcer.redis_connection import RedisAddress, RedisConnection, RedisUnavailable
 
 log = structlog.get_logger()
 
-DAY_S = 86_400
-UNCONSUMED_TTL_S = 7 * DAY_S
-"""How long a closing is remembered whose usage event was not yet read from the topic: the outbox's maximum age."""
-CONSUMED_TTL_S = 15 * 60
-"""How long after its event was read: longer than any retry of a settlement."""
-RELEASED_TTL_S = 3600
-"""A released hold has no event; only a late ``admit`` (retried for a minute) could bring it back."""
 RECONNECT_PAUSE_S = 0.05
 """After a failed attempt others are answered at once instead of each trying for CONNECT_TIMEOUT_S in turn."""
 WAIT_MS = 500
 """Longest wait for a replica to confirm a batch, where there are replicas."""
-
-MAX_AMOUNT = MAX_NUSD
-"""Largest amount of one request, in any unit."""
-_COUNTER = re.compile(r"[ntTr]:[^ :;]{1,64}:[0-9]{1,11}:[0-9]{1,11}")
-
-RANK_RELEASED, RANK_EXPIRED, RANK_RECORDED = 0, 1, 2
-STATES = {"0": "released", "1": "expired", "2": "recorded"}
-
-_FLAGS = {
-    # Without flags Redis refuses a script as a whole when memory is full; closing must still give money back.
-    "admit": "#!lua\n",
-    "renew": "#!lua\n",
-    "close": "#!lua flags=allow-oom\n",
-    "govern": "#!lua flags=allow-oom\n",
-    "state": "#!lua flags=allow-oom\n",
-}
 
 
 class Traced(NamedTuple):
@@ -72,97 +37,6 @@ class Traced(NamedTuple):
 
 
 OnReply = Callable[[str, list[Traced]], None]
-
-
-class Call(NamedTuple):
-    """One script call, packed. ``counters`` are (id, limit) in the order an admit names them."""
-
-    script: str
-    data: bytes
-    counters: tuple[tuple[str, int], ...] = ()
-
-
-def _load_scripts() -> dict[str, tuple[str, str]]:
-    folder = resources.files("bursar_enforcer") / "lua"
-    prelude = (folder / "prelude.lua").read_text()
-    scripts = {}
-    for name, flags in _FLAGS.items():
-        text = flags + prelude + (folder / f"{name}.lua").read_text()
-        scripts[name] = (hashlib.sha1(text.encode()).hexdigest(), text)  # noqa: S324 - Redis' own naming
-    return scripts
-
-
-SCRIPTS = _load_scripts()
-
-
-def script_call(name: str, script_keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
-    sha = SCRIPTS[name][0]
-    return Call(name, pack(("EVALSHA", sha, len(script_keys), *script_keys, *arguments)))
-
-
-def hold_text(hold: Sequence[HoldEntry]) -> str:
-    """A hold's entries as the scripts read them."""
-    return ";".join([f"{e.counter} {e.expected} {e.bound} {1 if e.strict else 0}" for e in hold])
-
-
-def read_hold(text: str) -> tuple[HoldEntry, ...]:
-    """Inverse of :func:`hold_text`."""
-    entries = []
-    for part in text.split(";") if text else ():
-        counter, expected, bound, strict = part.split(" ")
-        entries.append(HoldEntry(counter, int(expected), int(bound), strict == "1"))
-    return tuple(entries)
-
-
-def check_counters(counters: Sequence[str]) -> None:
-    """Raises ValueError for a name that a script could not read: a script must never fail between two writes."""
-    for counter in counters:
-        if _COUNTER.fullmatch(counter) is None:
-            raise ValueError(f"not a counter: {counter[:80]!r}")
-
-
-def check_amounts(amounts: Amounts) -> None:
-    """Raises ValueError for an amount that is negative or larger than any limit."""
-    for amount in (amounts.n, amounts.t, amounts.T, amounts.r):
-        if not 0 <= amount <= MAX_AMOUNT:
-            raise ValueError(f"an amount is 0 to {MAX_AMOUNT}; given was {amount}")
-
-
-def close_call(
-    request_id: str,
-    rank: int,
-    amounts: Amounts,
-    counters: Sequence[str],
-    *,
-    ttl_s: int,
-    consumed: Consumed | None = None,
-) -> Call:
-    """Settle (recorded), release or expire a hold; ``consumed`` is the record of the usage topic it came from."""
-    guard: tuple[Argument, ...] = consumed if consumed is not None else ()
-    return script_call(
-        "close",
-        (keys.POLICY, keys.OPEN_HOLDS, keys.POSITIONS, keys.OUTBOXES),
-        (request_id, rank, amounts.n, amounts.t, amounts.T, amounts.r, " ".join(counters), ttl_s, *guard),
-    )
-
-
-class Consumed(NamedTuple):
-    """Guard of a closing that comes from the usage topic: applied only if the position is still the expected one."""
-
-    position_field: str
-    expected: str
-    """The position as it stands in Redis, as text; empty: none yet."""
-    following: int
-    outbox_field: str = ""
-    outbox_sequence: int | str = ""
-
-
-def renew_call(request_id: str, hold: Sequence[HoldEntry], event: bytes) -> Call:
-    return script_call("renew", (keys.POLICY, keys.OPEN_HOLDS), (request_id, hold_text(hold), event))
-
-
-def state_call(*arguments: str) -> Call:
-    return script_call("state", (keys.POLICY, keys.OPEN_HOLDS, keys.POSITIONS, keys.OUTBOXES), arguments)
 
 
 class Ledger:

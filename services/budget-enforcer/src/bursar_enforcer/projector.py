@@ -35,9 +35,10 @@ from bursar_common.pricing import PriceBook
 from bursar_common.scopes import counter_id
 from bursar_enforcer import keys
 from bursar_enforcer.books import Books
+from bursar_enforcer.calls import Argument, Call, script_call, state_call
 from bursar_enforcer.following import step
-from bursar_enforcer.ledger import Call, Ledger, script_call, state_call
-from bursar_enforcer.redis_connection import Argument, RedisUnavailable
+from bursar_enforcer.ledger import Ledger
+from bursar_enforcer.redis_connection import RedisUnavailable
 
 log = structlog.get_logger()
 

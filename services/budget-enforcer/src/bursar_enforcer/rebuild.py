@@ -22,11 +22,12 @@ from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
 from bursar_enforcer import keys
 from bursar_enforcer.books import Books
+from bursar_enforcer.calls import state_call
 from bursar_enforcer.continuity import RENEWALS_PER_TTL
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.learning import Learning
-from bursar_enforcer.ledger import Ledger, state_call
+from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.projector import Projector
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable, parse_address

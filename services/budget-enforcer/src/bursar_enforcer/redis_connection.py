@@ -13,20 +13,19 @@ import ssl
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 import msgspec
+
+from bursar_enforcer.calls import CommandLine, pack
 
 CONNECT_TIMEOUT_S = 3.0
 """Longest wait for a connection and its greeting; a lost Redis is tried again by the caller."""
 REPLY_TIMEOUT_S = 5.0
 """A batch without an answer for once to twice this long breaks the connection. A script takes
 microseconds; a Redis that is silent this long is treated as lost."""
-
-Argument: TypeAlias = str | bytes | int
-CommandLine: TypeAlias = tuple[Argument, ...]
 
 
 class RedisUnavailable(Exception):
@@ -76,12 +75,6 @@ def parse_address(url: str) -> RedisAddress:
         password=unquote(parts.password or ""),
         database=database,
     )
-
-
-def pack(command: CommandLine) -> bytes:
-    """One command in the protocol's bytes."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
-    return packed
 
 
 class RedisConnection(asyncio.Protocol):

@@ -22,9 +22,7 @@ from bursar_common.events import (
 )
 from bursar_common.scopes import parse_counter_id
 from bursar_enforcer import keys
-from bursar_enforcer.following import RETRY_MOST_S, follow, step
-from bursar_enforcer.learning import Learning
-from bursar_enforcer.ledger import (
+from bursar_enforcer.calls import (
     CONSUMED_TTL_S,
     DAY_S,
     RANK_EXPIRED,
@@ -32,12 +30,14 @@ from bursar_enforcer.ledger import (
     UNCONSUMED_TTL_S,
     Call,
     Consumed,
-    Ledger,
     check_amounts,
     check_counters,
     close_call,
     state_call,
 )
+from bursar_enforcer.following import RETRY_MOST_S, follow, step
+from bursar_enforcer.learning import Learning
+from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_connection import RedisUnavailable
 
 log = structlog.get_logger()
