@@ -15,10 +15,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import keys
-from bursar_enforcer.admission import admit_call
 from bursar_enforcer.calls import Consumed, close_call, renew_call, state_call
-from bursar_enforcer.chain import Limit, Plan, make_plan
 from bursar_enforcer.ledger import Ledger
+from bursar_enforcer.plan import Limit, Plan, admit_call, make_plan
 from bursar_enforcer.redis_connection import parse_address
 from tests.harness import RedisServer
 from tests.integration.ledger_model import LedgerModel, ModelLimit

@@ -11,7 +11,8 @@ from bursar_common.governance import Budget, Customer, Provider, ProviderConfig,
 from bursar_common.wire import Refused
 from bursar_enforcer.answers import balance_from_fields, refusal
 from bursar_enforcer.calls import check_amounts, check_counters, hold_text, read_hold
-from bursar_enforcer.chain import KeyPolicy, Limit, Way, make_plan, refuse_key
+from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
+from bursar_enforcer.plan import Limit, make_plan
 from bursar_enforcer.redis_connection import parse_address
 
 ANCHOR_S = 1_700_000_000

@@ -37,9 +37,10 @@ from bursar_enforcer.answers import balance_from_fields, hold_of, refusal
 from bursar_enforcer.authorization import authorized
 from bursar_enforcer.bound import has_no_bound
 from bursar_enforcer.calls import Call, read_hold
-from bursar_enforcer.chain import KeyPolicy, Plan, Way, refuse_key
+from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
 from bursar_enforcer.closing import Closings
 from bursar_enforcer.ledger import Ledger
+from bursar_enforcer.plan import Plan, admit_call
 from bursar_enforcer.policy import Policy
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
@@ -317,17 +318,3 @@ class Admission:
     async def _position(self) -> Reply:
         position = (await self._ledger.commands([("HGET", keys.POSITIONS, keys.GOVERNANCE)]))[0]
         return Position(int(position or 0))
-
-
-def admit_call(
-    plan: Plan, run_id: str, request_id: bytes, facts: bytes, changes: bytes, amounts: tuple[int, ...]
-) -> Call:
-    """The admission script's command, in the protocol's bytes."""
-    hold = plan.hold_format.format(*amounts).encode()
-    n_expected, n_bound, n_strict, tokens, all_tokens, _ = amounts
-    figures = b"%b %d %d %d %d %d" % (changes, n_expected, n_bound, n_strict, tokens, all_tokens)
-    own = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(facts), facts,
-        len(figures), figures,
-    )  # fmt: skip
-    return Call("admit", plan.packed + own, plan.named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bursar_common.wire import Balance, HoldEntry, Owners, Refused, Reserved
-from bursar_enforcer.chain import Counter, Plan
+from bursar_enforcer.plan import Counter, Plan
 
 RETRY_IN_MS = 50
 """When a waiting request should ask again: renewals and settlements free room at any moment, the edge's queue keeps

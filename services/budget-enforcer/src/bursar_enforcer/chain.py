@@ -1,7 +1,7 @@
 """From a key's policy and a model to the limits that apply, and their counters of now. Pure.
 
-A :class:`Plan` is everything about an admission that does not depend on the request itself: the script's constant
-arguments, packed once, valid until a version or a window changes.
+A :class:`Way` is everything about an admission that the key and the model decide; what windows decide is its
+:class:`~bursar_enforcer.plan.Plan`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
-
-import msgspec
 
 from bursar_common.governance import (
     Budget,
@@ -23,69 +21,12 @@ from bursar_common.governance import (
     effective_timezone,
 )
 from bursar_common.pricing import CompiledModel, PriceBook, allowed
-from bursar_common.scopes import OWNER_ORDER, OwnerKind, Unit, counter_id
-from bursar_common.windows import bounds, parse_window
+from bursar_common.scopes import OWNER_ORDER, OwnerKind, Unit
 from bursar_common.wire import Owners, Refused, Route
-from bursar_enforcer import keys
-from bursar_enforcer.calls import SCRIPTS, pack
+from bursar_enforcer.plan import Limit, Plan, make_plan
 
-# Places of a request's amounts: what a limit of each mode expects and is bounded by.
-N_EXPECTED, N_BOUND, N_STRICT, TOKENS, ALL_TOKENS, ONE = range(6)
-PLACES = {
-    "s": (N_EXPECTED, N_BOUND),
-    "o": (N_EXPECTED, N_BOUND),
-    "S": (N_STRICT, N_STRICT),
-    "t": (TOKENS, TOKENS),
-    "T": (ALL_TOKENS, ALL_TOKENS),
-    "r": (ONE, ONE),
-}
-REQUEST_ARGUMENTS = 5
-"""Run id, request id, hold, facts, figures."""
 MAX_CHOICES = 256
 """Models remembered per key; names come from clients."""
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """One limit on a request's way, in one unit."""
-
-    unit: Unit
-    limit_id: str
-    owner_kind: OwnerKind
-    owner: str
-    limit: int
-    window: str
-    calendar_aligned: bool
-    anchored_at_s: int
-    timezone: str
-    mode: str
-    """As the admission script reads it: s standard, S strict, o observe; t, T and r as the unit."""
-    ceiling: int | None = None
-    """Limit plus ``max_overshoot``; None where no overshoot is bounded."""
-
-
-class Counter(NamedTuple):
-    """A limit in its present window."""
-
-    id: str
-    limit: Limit
-    window_start_s: int
-    window_end_s: int
-    expected_at: int
-    bound_at: int
-    strict: bool
-
-
-class Plan(NamedTuple):
-    counters: tuple[Counter, ...]
-    from_s: int
-    until_s: int
-    """The plan's windows all contain times in ``[from_s, until_s)``."""
-    packed: bytes
-    """The admission script's command up to the request's own arguments."""
-    hold_format: str
-    """The hold's entries, to be formatted with the amounts."""
-    named: tuple[tuple[str, int], ...]
-    """(counter id, limit), for the trace of replies."""
 
 
 class Way:
@@ -346,33 +287,3 @@ def _rate_limits(rate: RateLimit, kind: OwnerKind, owner: str, timezone: str) ->
         yield common(
             unit="r", limit_id=rate.request_limit_id, limit=rate.request_max, window=rate.request_window, mode="r"
         )
-
-
-def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> Plan:
-    """The counters of now and the script's command for them. Raises ValueError for a window or zone that is none."""
-    counters = []
-    from_s, until_s = 0, 1 << 53
-    for limit in limits:
-        window = parse_window(limit.window, limit.calendar_aligned)
-        start_s, end_s = bounds(window, limit.calendar_aligned, limit.anchored_at_s, limit.timezone, now_s)
-        name = counter_id(limit.unit, limit.limit_id, start_s, end_s)
-        counters.append(Counter(name, limit, start_s, end_s, *PLACES[limit.mode], limit.mode == "S"))
-        if start_s <= now_s:  # before its anchor a limit is in its first window already
-            from_s = max(from_s, start_s)
-        until_s = min(until_s, end_s)
-    constant: list[str | int] = [" ".join(versions), " ".join(versions.values()), from_s, until_s]
-    for c in counters:
-        ceiling = "" if c.limit.ceiling is None else c.limit.ceiling
-        constant += [c.limit.mode, c.limit.limit, ceiling]
-    script_keys = [keys.POLICY, keys.OPEN_HOLDS, *(keys.COUNTER + c.id for c in counters)]
-    head = pack(("EVALSHA", SCRIPTS["admit"][0], len(script_keys), *script_keys, *constant))
-    count, _, rest = head.partition(b"\r\n")
-    total = int(count[1:]) + REQUEST_ARGUMENTS
-    return Plan(
-        counters=tuple(counters),
-        from_s=from_s,
-        until_s=until_s,
-        packed=b"*%d\r\n%b" % (total, rest),
-        hold_format=";".join(f"{c.id} {{{c.expected_at}}} {{{c.bound_at}}} {int(c.strict)}" for c in counters),
-        named=tuple((c.id, c.limit.limit) for c in counters),
-    )
