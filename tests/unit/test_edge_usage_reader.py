@@ -74,6 +74,13 @@ def test_cut_at_every_byte(end, names, space):
         assert (reader.service_tier, reader.speed, reader.inference_geo) == ("standard", "fast", "us")
 
 
+def test_a_comment_may_stand_in_front_of_any_event():
+    stream = b"".join(b": note\n" + sse(event) for event in (START, DELTA, DELTA, END, STOP))
+    reader = read(stream)
+    assert reader.counts() == EXPECTED
+    assert (reader.finished, reader.stopped, reader.delta_events) == (True, True, 2)
+
+
 @given(st.lists(st.integers(1, 900), max_size=40))
 def test_cut_anywhere_many_times(cuts):
     stream = sse(START, DELTA, DELTA, END, STOP)

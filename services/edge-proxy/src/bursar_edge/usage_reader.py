@@ -6,7 +6,7 @@ Last value wins: ``message_delta.usage`` is cumulative, may come several times a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,8 +22,9 @@ DELTA_FRAME_BYTES = 115
 BYTES_PER_TOKEN = 4
 """For estimates of cut streams: English text and code have 3 to 5 bytes a token."""
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 _DELTA = b"event: content_block_delta"
-_QUIET = (b"event: content_block_", b"event: ping", b":")
+_QUIET = (b"event: content_block_", b"event: ping")  # a comment may stand in front of any event, so it is no sign
 _decode = msgspec.json.Decoder().decode
 
 
@@ -255,36 +256,80 @@ class _Answer(msgspec.Struct):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
+class _Split(msgspec.Struct):
+    ephemeral_5m_input_tokens: _Count | None = None
+    ephemeral_1h_input_tokens: _Count | None = None
+
+
+class _Thinking(msgspec.Struct):
+    thinking_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
+
+
+class _Searches(msgspec.Struct):
+    web_search_requests: _Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    cache_creation_input_tokens: _Count | None = None
+    cache_creation: _Split | None = None
+    output_tokens: _Count | None = None
+    output_tokens_details: _Thinking | None = None
+    thinking_tokens: _Count | None = None
+    server_tool_use: _Searches | None = None
+
+
 def counts_of(usage: dict[str, Any]) -> UsageCounts:
-    """Counts of a usage object. A cache write without its split counts as 5 minutes, the provider's default."""
-    split = usage.get("cache_creation")
+    """Counts of a usage object; what is no count is 0. A cache write without its split counts as 5 minutes, the
+    provider's default."""
+    try:
+        known = msgspec.convert(usage, _Usage)
+    except msgspec.ValidationError:
+        known = _leniently(usage, _Usage)
+    split = known.cache_creation
     write_5m = write_1h = 0
-    if isinstance(split, dict):
-        write_5m = _count(split, "ephemeral_5m_input_tokens") or 0
-        write_1h = _count(split, "ephemeral_1h_input_tokens") or 0
-    total = _count(usage, "cache_creation_input_tokens")
+    if split is not None:
+        write_5m = split.ephemeral_5m_input_tokens or 0
+        write_1h = split.ephemeral_1h_input_tokens or 0
+    total = known.cache_creation_input_tokens
     if total is not None and total > write_5m + write_1h:
         write_5m = total - write_1h  # counted late, without a new split
-    details = usage.get("output_tokens_details")
-    thinking = _count(usage, "thinking_tokens")
-    if thinking is None and isinstance(details, dict):
-        thinking = _count(details, "thinking_tokens")
-        if thinking is None:
-            thinking = _count(details, "reasoning_tokens")
+    thinking, details = known.thinking_tokens, known.output_tokens_details
+    if thinking is None and details is not None:
+        thinking = details.reasoning_tokens if details.thinking_tokens is None else details.thinking_tokens
+    tools = known.server_tool_use
     return UsageCounts(
-        input_tokens=_count(usage, "input_tokens") or 0,
-        cache_read_tokens=_count(usage, "cache_read_input_tokens") or 0,
+        input_tokens=known.input_tokens or 0,
+        cache_read_tokens=known.cache_read_input_tokens or 0,
         cache_write_5m_tokens=write_5m,
         cache_write_1h_tokens=write_1h,
-        output_tokens=_count(usage, "output_tokens") or 0,
+        output_tokens=known.output_tokens or 0,
         thinking_tokens=thinking or 0,
-        web_searches=_searches(usage),
+        web_searches=(tools.web_search_requests or 0) if tools is not None else 0,
     )
 
 
-def _searches(usage: dict[str, Any]) -> int:
-    tools = usage.get("server_tool_use")
-    return (_count(tools, "web_search_requests") or 0) if isinstance(tools, dict) else 0
+def _leniently(usage: dict[str, Any], kind: type[Any]) -> Any:
+    """Field by field: one odd field does not hide the others."""
+    known = kind()
+    for field in msgspec.structs.fields(kind):
+        value = usage.get(field.name)
+        try:
+            setattr(known, field.name, msgspec.convert(value, field.type))
+        except msgspec.ValidationError:
+            inner = _STRUCTS.get(field.name)
+            if inner is not None and isinstance(value, dict):
+                setattr(known, field.name, _leniently(value, inner))
+    return known
+
+
+_STRUCTS: dict[str, type[Any]] = {
+    "cache_creation": _Split,
+    "output_tokens_details": _Thinking,
+    "server_tool_use": _Searches,
+}
 
 
 def _count(usage: dict[str, Any], name: str) -> int | None:
