@@ -81,6 +81,8 @@ class Enforcer:
         self._lines = Lines(admission_wait_s)
         self._queue: deque[_Asked] = deque()
         self._in_flight = 0
+        self._awaited = False
+        """Whether somebody waits for the batch sent last."""
         self._delay: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
@@ -156,7 +158,7 @@ class Enforcer:
             future.set_exception(LedgerUnreachable("too many operations are waiting"))
             return future
         self._queue.append(_Asked(data, future, give_up_s))
-        self._flush()
+        self._flush_for_somebody()
         return future
 
     def tell(self, operation: Any, *, for_s: float = 60.0) -> None:
@@ -200,6 +202,14 @@ class Enforcer:
         if self._queue and self._in_flight == 0:
             self._send()
 
+    def _flush_for_somebody(self) -> None:
+        """An admission is not held up by a batch that nobody waits for."""
+        if self._in_flight == 0 or (self._in_flight == 1 and not self._awaited):
+            if self._delay is not None:
+                self._delay.cancel()
+                self._delay = None
+            self._send()
+
     def _send(self) -> None:
         now_s = self._loop.time()
         if now_s < self._paused_until:
@@ -221,6 +231,7 @@ class Enforcer:
         if not batch:
             return
         self._in_flight += 1
+        self._awaited = any(asked.future is not None for asked in batch)
         task = self._loop.create_task(self._round_trip(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from aiohttp.web_protocol import RequestPayloadError
 
-from bursar_edge.incoming import ClientGone, Incoming
+from bursar_edge.incoming import ClientGone, Incoming, whole
 
 MIB = 1 << 20
 
@@ -145,7 +145,7 @@ async def read_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> t
     lease = await memory.take(length if length is not None else 0)
     try:
         if payload.is_eof() and length is not None:
-            return payload.read_nowait(-1), lease
+            return whole(payload), lease
         if incoming.headers.get("expect", "").lower() == "100-continue":
             incoming.continue_100()
         return await _read_slowly(incoming, limits, lease, length), lease

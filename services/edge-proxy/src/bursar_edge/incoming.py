@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
@@ -29,6 +29,17 @@ from bursar_edge.refusals import say
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 REASONS[529] = "Overloaded"
 Header = tuple[bytes, bytes]
+
+
+def whole(payload: StreamReader) -> bytes:
+    """The bytes of a body that has come whole; the reader's own way wakes and resumes what nobody paused."""
+    if payload is EMPTY_PAYLOAD:
+        return b""
+    buffer = payload._buffer
+    if len(buffer) == 1 and not payload._buffer_offset and not payload._protocol._reading_paused:
+        payload._size = 0
+        return buffer.popleft()
+    return payload.read_nowait(-1)
 
 
 class ClientGone(ConnectionError):

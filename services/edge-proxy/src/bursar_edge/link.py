@@ -17,6 +17,8 @@ from aiohttp.connector import Connection
 from aiohttp.streams import StreamReader
 from yarl import URL
 
+from bursar_edge.incoming import whole
+
 Header = tuple[bytes, bytes]
 
 CONNECT_S = 10.0
@@ -90,6 +92,13 @@ class Reply:
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises NoAnswer if it is cut or longer than ``limit`` bytes."""
+        if self.body.is_eof():
+            content = whole(self.body)
+            if len(content) <= limit:
+                self.release()
+                return content
+            self.close()
+            raise NoAnswer(f"an answer of more than {limit} bytes")
         chunks: list[bytes] = []
         size = 0
         try:

@@ -11,7 +11,7 @@ import structlog
 from aiohttp.client_exceptions import ClientError
 
 from bursar_edge.direct import Sink
-from bursar_edge.incoming import ClientGone, Incoming
+from bursar_edge.incoming import ClientGone, Incoming, whole
 from bursar_edge.link import Header, Reply
 from bursar_edge.refusals import PING, error_event
 from bursar_edge.usage_event import Facts
@@ -183,7 +183,7 @@ async def relay(
     length = reply.headers.get("content-length")
     try:
         if body.is_eof():  # it came whole, with its head
-            content = body.read_nowait(-1)
+            content = whole(body)
             incoming.answer(reply.status, headers, content, reply.reason, length_known=length is not None)
             facts.first_byte_ms = times.now_ms()
             if feeds is not None:
