@@ -14,7 +14,7 @@ import pytest
 
 from bursar_common.eventlog.port import LogUnavailable, NewRecord
 from bursar_common.events import USAGE_TOPIC, decode_envelope, decode_usage
-from bursar_common.wire import Admitted, Amounts, Refused, Release, Renew, Settle, Unavailable
+from bursar_common.wire import Admitted, Amounts, KeyHash, Ok, Refused, Release, Renew, Settle, Unavailable
 from bursar_enforcer import keys
 from bursar_enforcer.rebuild import RebuildRunning, rebuild
 from bursar_enforcer.redis_checks import UnsafeRedis, judge_server
@@ -178,6 +178,11 @@ async def test_a_flushed_redis_is_closed_until_holds_and_topics_are_back(inside:
     other = inside.enforcer()
     (reply,) = await other.admission.decide([inside.admit_of("r3")])
     assert isinstance(reply, Unavailable)
+    # Nor does it keep a renewal in the same batch from getting through.
+    unknown = inside.admit_of("r4", key_hashes=(KeyHash("x-api-key", "0" * 64),))
+    refused, renewed = await inside.batch(unknown, Renew("open", admitted.hold, msgspec.Raw(_known("open"))))
+    assert isinstance(refused, Unavailable)
+    assert isinstance(renewed, Ok)
     async with renewing(inside, open=admitted):
         again = await admitted_again(inside, "r2")
         assert await spent(inside, again) == [(1_000, admitted.expected_nusd + again.expected_nusd, 2)] * 3
@@ -395,3 +400,51 @@ def test_an_old_redis_is_refused_and_save_points_are_enough() -> None:
 async def test_refused_is_not_unavailable(inside: Inside) -> None:
     """The two must not be mixed up by the tests above."""
     assert isinstance(await inside.admit("r1", model="no-such-model"), Refused)
+
+
+async def test_closings_and_counters_are_forgotten_in_time_and_not_before(inside: Inside) -> None:
+    admitted = await inside.admit("settled")
+    counters = counters_of(admitted)
+    await inside.batch(Settle("settled", admitted.hold, Amounts(n=1, r=1), "completed"), Release("released"))
+    ledger = inside.main.ledger
+
+    async def ttl_s(key: str) -> int:
+        return int((await ledger.commands([("TTL", key)]))[0])
+
+    assert 6 * 86_400 < await ttl_s(keys.HOLD + "settled") <= 7 * 86_400
+    assert 0 < await ttl_s(keys.HOLD + "released") <= 3_600
+    await inside.log.append([usage_event("settled", counters, Amounts(n=1, r=1))])
+    await _followed(inside)
+    assert 0 < await ttl_s(keys.HOLD + "settled") <= 15 * 60
+    window_end_s = int(counters[0].rpartition(":")[2])
+    (expires_s,) = await ledger.commands([("EXPIRETIME", keys.COUNTER + counters[0])])
+    assert expires_s == window_end_s + 40 * 86_400
+
+
+async def test_with_its_memory_full_redis_admits_nothing_and_still_takes_money_back(inside: Inside) -> None:
+    admitted = await inside.admit("r1")
+    inside.redis.command("CONFIG", "SET", "maxmemory", "100kb")
+    full = await inside.admit("r2")
+    assert isinstance(full, Unavailable)
+    assert "OOM" in full.why
+    (settled,) = await inside.batch(Settle("r1", admitted.hold, Amounts(n=5, r=1), "completed"))
+    assert {(balance.spent, balance.held) for balance in settled.balances} == {(5, 0)}
+    inside.redis.command("CONFIG", "SET", "maxmemory", "0")
+    assert isinstance(await inside.admit("r2"), Admitted)
+
+
+async def test_records_the_log_no_longer_has_are_passed_over(inside: Inside) -> None:
+    """The enforcer was away for longer than the log keeps: it says so and goes on with what there is."""
+    admitted = await inside.admit("r1")
+    counters = counters_of(admitted)
+    await inside.batch(Release("r1"))
+    await inside.main.stop()
+    inside.enforcers.clear()
+    await inside.log.append([usage_event(f"u{i}", counters, Amounts(n=1, r=1)) for i in range(10)])
+    await inside.log.delete_before(USAGE_TOPIC, 6)  # type: ignore[attr-defined]
+    inside.main = inside.enforcer()
+    await inside.main.ledger.connect()
+    await inside.main.ledger.commands([("HSET", keys.POSITIONS, "usage:0", 2)])
+    inside.main.start()
+    await _followed(inside)
+    assert (await inside.balances(counters[0]))[0].spent == 4

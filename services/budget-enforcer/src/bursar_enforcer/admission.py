@@ -41,7 +41,7 @@ from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
 from bursar_enforcer.closing import Closings
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.plan import Plan, admit_call
-from bursar_enforcer.policy import Policy
+from bursar_enforcer.policy import Policy, Restoring
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 from bursar_enforcer.running import Running, admit_facts, first_figures, way_facts
@@ -136,6 +136,9 @@ class Admission:
                         replies[place] = await self._position()
                 except (RedisUnavailable, UnsafeRedis):
                     raise
+                except Restoring as error:
+                    self.closed_seen()
+                    replies[place] = Unavailable(str(error))
                 except Exception:
                     log.exception("operation_failed", operation=type(operation).__name__)
                     replies[place] = Unavailable("the operation failed, see the enforcer's log")

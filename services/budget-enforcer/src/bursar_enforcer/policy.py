@@ -21,7 +21,6 @@ from bursar_enforcer import keys
 from bursar_enforcer.books import Books
 from bursar_enforcer.chain import KeyPolicy
 from bursar_enforcer.ledger import Ledger
-from bursar_enforcer.redis_connection import RedisUnavailable
 
 log = structlog.get_logger()
 
@@ -32,6 +31,10 @@ MAX_NAMES_CACHED = 50_000
 _IS_OPEN = ("HGET", keys.POLICY, keys.ADMISSION_OPEN)
 UNKNOWN_BESIDE_KNOWN_S = 1.0
 """How long a credential that is no key of ours is taken for such where another one presented with it is known."""
+
+
+class Restoring(Exception):
+    """Redis lost what it knew and is being made good: this operation cannot be judged now, others can."""
 
 
 class Policy:
@@ -70,7 +73,7 @@ class Policy:
         self._key_of.clear()
         self._unknown_until_s.clear()
 
-    # ---- from Redis (each raises RedisUnavailable)
+    # ---- from Redis (each raises RedisUnavailable; find_keys and config also Restoring)
 
     async def find_keys(self, presented: Sequence[KeyHash]) -> list[tuple[KeyHash, KeyPolicy]]:
         """Which of the presented hashes are keys of ours, with their policy read if it was not kept."""
@@ -144,7 +147,7 @@ class Policy:
     def _must_be_open(self, opened: bytes | None) -> None:
         """While Redis is being restored, what it does not know is no reason to refuse anybody."""
         if opened is None or opened.decode() != self._ledger.run_id:
-            raise RedisUnavailable("the ledger is being restored")
+            raise Restoring("the ledger is being restored")
 
     async def _document(self, entity: str, entity_id: str, type_: type[Any], versions: dict[str, str]) -> Any:
         version, document = await self._ledger.commands(
