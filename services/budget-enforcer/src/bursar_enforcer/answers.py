@@ -16,7 +16,7 @@ _TOKENS = {b"spent": "tokens_limited", b"large": "tokens_limited", b"reserved": 
 
 
 def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owners, now_s: int) -> Refused | Reserved:
-    """The answer to ``{refused, code, index, state...}``."""
+    """The answer to ``{refused, code, index, changes, state...}``."""
     code, index = reply[1], int(reply[2]) - 1
     counter = plan.counters[index]
     limit = counter.limit

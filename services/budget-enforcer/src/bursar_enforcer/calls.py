@@ -80,6 +80,14 @@ def hold_text(hold: Sequence[HoldEntry]) -> str:
     return ";".join([f"{e.counter} {e.expected} {e.bound} {1 if e.strict else 0}" for e in hold])
 
 
+def open_hold(value: bytes | None) -> tuple[str, bytes] | None:
+    """Entries and event of an open hold as Redis keeps it; None: closed, or not there."""
+    if value is None or not value.startswith(b"o"):
+        return None
+    entries, _, event = value[1:].partition(b"\n")
+    return entries.decode(), event
+
+
 def read_hold(text: str) -> tuple[HoldEntry, ...]:
     """Inverse of :func:`hold_text`."""
     entries = []

@@ -19,7 +19,7 @@ from bursar_common.eventlog.port import EventLog, LogPosition, LogUnavailable, N
 from bursar_common.events import USAGE_EXPIRED, USAGE_TOPIC, Usage, encode_event
 from bursar_common.wire import HoldEntry
 from bursar_enforcer import keys
-from bursar_enforcer.calls import read_hold
+from bursar_enforcer.calls import open_hold, read_hold
 from bursar_enforcer.continuity import Continuity
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.ledger import Ledger
@@ -77,13 +77,12 @@ class Expiry:
         )[0]
         if not ids:
             return 0
-        looks = [("HMGET", keys.HOLD + id_.decode(), "h", "ev") for id_ in ids]
-        holds = await self._ledger.commands(looks, errors=True)
+        values = await self._ledger.commands([("GET", keys.HOLD + id_.decode()) for id_ in ids])
         records = [
             record
-            for id_, hold in zip(ids, holds, strict=True)
-            # One closed since it was listed is a string now, and answers with an error.
-            if isinstance(hold, list) and hold[0] and (record := self._record(id_.decode(), *hold)) is not None
+            for id_, value in zip(ids, values, strict=True)
+            # One closed since it was listed is left alone.
+            if (hold := open_hold(value)) and (record := self._record(id_.decode(), *hold)) is not None
         ]
         positions = await self._log.append(records)
         log.warning("holds_expired", count=len(records))
@@ -94,9 +93,9 @@ class Expiry:
         ends = await ends_of(self._log, USAGE_TOPIC)
         return await reached(self._ledger, self._log, USAGE_TOPIC, ends, keys.usage_field)
 
-    def _record(self, request_id: str, entries: bytes, event: bytes | None) -> NewRecord | None:
+    def _record(self, request_id: str, entries: str, event: bytes) -> NewRecord | None:
         try:
-            usage = expired_usage(event, read_hold(entries.decode()), request_id, self._clock.now_ms())
+            usage = expired_usage(event, read_hold(entries), request_id, self._clock.now_ms())
         except ValueError as error:
             log.error("hold_unreadable", request_id=request_id, error=str(error)[:200])
             return None
@@ -121,7 +120,7 @@ class Expiry:
             await asyncio.sleep(0.02)
 
 
-def expired_usage(event: bytes | None, hold: tuple[HoldEntry, ...], request_id: str, now_ms: int) -> Usage:
+def expired_usage(event: bytes, hold: tuple[HoldEntry, ...], request_id: str, now_ms: int) -> Usage:
     """The event of a hold nobody renewed: all that is known of the request, charged the most it last held.
 
     Raises ValueError where the event is missing or unreadable."""

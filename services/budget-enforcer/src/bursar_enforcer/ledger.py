@@ -90,13 +90,13 @@ class Ledger:
             self._connection = connection
             self.connected_count += 1
 
-    async def commands(self, commands: Sequence[CommandLine], *, errors: bool = False) -> list[Any]:
-        """Plain commands in one round trip. Raises RedisUnavailable, also for an error reply unless ``errors``."""
+    async def commands(self, commands: Sequence[CommandLine]) -> list[Any]:
+        """Plain commands in one round trip. Raises RedisUnavailable, also for an error reply."""
         await self.connect()
         assert self._connection is not None
         replies = await self._connection.call(commands)
         for reply in replies:
-            if isinstance(reply, hiredis.ReplyError) and not errors:
+            if isinstance(reply, hiredis.ReplyError):
                 self._judge(reply)
                 raise RedisUnavailable(f"Redis answered: {reply}")
         return replies

@@ -1,6 +1,6 @@
 """An admission's constant part: limits in their present windows, and the script's arguments for them. Pure.
 
-A :class:`Plan` is valid until a version or a window changes; a request adds its own five arguments.
+A :class:`Plan` is valid until a version or a window changes; a request adds its own four arguments.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PLACES = {
     "T": (ALL_TOKENS, ALL_TOKENS),
     "r": (ONE, ONE),
 }
-REQUEST_ARGUMENTS = 5
-"""Run id, request id, hold, facts, figures."""
+REQUEST_ARGUMENTS = 4
+"""Run id, request id, hold with the facts, figures."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -106,11 +106,10 @@ def admit_call(
     plan: Plan, run_id: str, request_id: bytes, facts: bytes, changes: bytes, amounts: tuple[int, ...]
 ) -> Call:
     """The admission script's command, in the protocol's bytes."""
-    hold = plan.hold_format.format(*amounts).encode()
+    hold = b"o%b\n%b" % (plan.hold_format.format(*amounts).encode(), facts)
     n_expected, n_bound, n_strict, tokens, all_tokens, _ = amounts
     figures = b"%b %d %d %d %d %d" % (changes, n_expected, n_bound, n_strict, tokens, all_tokens)
-    own = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(facts), facts,
-        len(figures), figures,
+    own = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(figures), figures,
     )  # fmt: skip
     return Call("admit", plan.packed + own, plan.named)

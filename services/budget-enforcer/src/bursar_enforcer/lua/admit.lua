@@ -2,8 +2,8 @@
 --
 -- KEYS: policy, open holds, then one key per counter, narrowest owner first.
 -- ARGV: version ids and versions of the chain, each joined by blanks; latest window start, earliest window end
---       (Unix s); per counter: mode, limit, ceiling; then the request's own: run id, request id, hold entries, facts for
---       the event, and joined by blanks: changes of the policy up to which the versions are known to be right, and its
+--       (Unix s); per counter: mode, limit, ceiling; then the request's own: run id, request id, the hold as it is to be
+--       kept, and joined by blanks: changes of the policy up to which the versions are known to be right, and its
 --       amounts (decimal strings): expected, bound and strict nano-dollars, tokens without and with cache reads.
 -- Modes: s standard, S strict, o observe, t tokens, T with cache reads, r requests. Ceiling: limit + max_overshoot.
 local C = #KEYS - 2
@@ -12,7 +12,7 @@ local id = ARGV[tail + 2]
 local hold_key = HOLD .. id
 
 local known, n_expected, n_bound, n_strict, tokens, all_tokens =
-  string.match(ARGV[tail + 5], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  string.match(ARGV[tail + 4], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
 if not known then return redis.error_reply('ERR not the figures of a request') end
 
 local entries, closed = record_of(hold_key)
@@ -123,6 +123,6 @@ for i = 1, C do
   local n = 4 * i
   out[n + 1], out[n + 2], out[n + 3], out[n + 4] = s, exactly(h, key, 'h'), exactly(e, key, 'e'), o
 end
-call('HSET', hold_key, 'h', ARGV[tail + 3], 'ev', ARGV[tail + 4])
+call('SET', hold_key, ARGV[tail + 3])
 call('ZADD', KEYS[2], now_s * 1000 + math.floor(tonumber(time[2]) / 1000), id)
 return out

@@ -4,8 +4,8 @@
 --   {bursar}:policy      hash: version ids -> versions; !open -> run id of the server on which admission is open;
 --                        !changes -> raised with every governance event
 --   {bursar}:open        sorted set: request ids of open holds, by the time (ms) of their last renewal
---   {bursar}:h:<id>      an open hold, hash: h (entries "<counter> <expected> <bound> <strict>;..."), ev (event so far);
---                        a closed one, string: its rank, for rank 1 followed by the amounts charged and the counters
+--   {bursar}:h:<id>      an open hold: "o", its entries "<counter> <expected> <bound> <strict>;...", a line feed, the event
+--                        so far; a closed one: its rank, for rank 1 followed by the amounts charged and the counters
 --   {bursar}:c:<counter> hash: s spent, h held, e exposed, o open holds, l "<spent> <held> <added>" of the last
 --                        admission, op set when the opening balance was booked
 --
@@ -60,9 +60,10 @@ local function keep(key)
   call('EXPIREAT', key, tonumber(ends) + (unit == 'n' and 40 or 8) * DAY_S)
 end
 
--- What is known of a request: entries of its open hold, or else how it was closed (as the string holds it).
+-- What is known of a request: entries of its open hold, or else how it was closed.
 local function record_of(key)
-  local entries = redis.pcall('HGET', key, 'h')
-  if type(entries) == 'table' then return nil, call('GET', key) end
-  return entries or nil, nil
+  local value = call('GET', key)
+  if not value then return nil, nil end
+  if string.byte(value) ~= 111 then return nil, value end
+  return string.sub(value, 2, string.find(value, '\n', 2, true) - 1), nil
 end

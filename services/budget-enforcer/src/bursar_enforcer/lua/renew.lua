@@ -57,7 +57,7 @@ for i, entry in ipairs(entries) do
   local n = 5 * i - 3
   out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = entry[1], c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
 end
-call('HSET', key, 'h', ARGV[2], 'ev', ARGV[3])
+call('SET', key, 'o' .. ARGV[2] .. '\n' .. ARGV[3])
 local time = call('TIME')
 call('ZADD', KEYS[2], tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), ARGV[1])
 return out
