@@ -373,3 +373,48 @@ async def test_a_reader_that_fails_does_not_fail_the_answer(tmp_path, monkeypatc
         assert unchunk(raw.partition(b"\r\n\r\n")[2]) == START + finish(3)
         usage = await w.event()
         assert (usage.outcome, usage.estimated) == ("unreadable", True)
+
+
+async def test_client_leaving_while_the_edge_connects_is_not_sent(tmp_path, monkeypatch):
+    async with world(tmp_path) as w:
+        connecting = asyncio.Event()
+
+        async def connect(*arguments):
+            connecting.set()
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(w.edge.upstreams.connector, "connect", connect)
+        _, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(post(SMALL))
+        await connecting.wait()
+        writer.close()
+        usage = await w.event()
+        (settle,) = await w.enforcer.wait_for(wire.Settle)
+    assert (usage.outcome, usage.attempts, usage.cost_nusd) == ("not_sent", 0, 0)
+    assert settle.amounts == wire.Amounts()
+
+
+@pytest.mark.parametrize("after_ms", range(0, 24, 2))
+async def test_a_client_leaving_at_any_moment_leaves_nothing_open(tmp_path, after_ms):
+    """Whatever was going on: one release, or one event and one settlement; no memory or outbox room kept."""
+    async with world(tmp_path) as w:
+        w.upstream.streams(START, delta("abc"), finish(3))
+        _, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(post(SMALL))
+        await asyncio.sleep(after_ms / 1000)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        while w.edge._active:
+            await asyncio.sleep(0.01)
+        await w.edge.parts.finished()
+        await w.edge.enforcer.drained()
+        admits, settles = w.enforcer.of(wire.Admit), w.enforcer.of(wire.Settle)
+        releases = w.enforcer.of(wire.Release)
+        assert {each.request_id for each in admits} <= {each.request_id for each in (*settles, *releases)}
+        assert len(settles) + len(releases) <= 1
+        assert w.edge.outbox._open == 0
+        assert w.edge.memory.free_bytes == w.limits.all_bodies_bytes
+        if settles:
+            usage = await w.event()
+            assert usage.request_id == settles[0].request_id
+            assert usage.amounts == settles[0].amounts

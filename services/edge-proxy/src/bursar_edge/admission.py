@@ -251,6 +251,9 @@ class Enforcer:
                 problem = f"status {answer.status}, {len(replies)} replies to {len(batch)}"
         except (NotConnected, NoAnswer, msgspec.DecodeError) as error:
             problem = f"{type(error).__name__} {error}"
+        except Exception as error:  # callers must hear of it, whatever it is
+            problem = type(error).__name__
+            log.exception("batch_failed")
         finally:
             self._in_flight -= 1
         if problem:

@@ -29,7 +29,7 @@ from bursar_edge.credentials import CredentialStore
 from bursar_edge.exchange import Exchange, Parts, send
 from bursar_edge.free_calls import count_tokens, list_models, one_model
 from bursar_edge.health import Neighbour
-from bursar_edge.incoming import ClientGone, ClientServer, Incoming
+from bursar_edge.incoming import ClientGone, ClientServer, Incoming, answer_headers
 from bursar_edge.management_relay import relay_to_admin
 from bursar_edge.outbox import OUTBOX_FILE, Outbox
 from bursar_edge.refusals import say
@@ -225,7 +225,7 @@ class Edge:
         if self._stopping:
             incoming.keep_alive = False
         if kind == "hello":
-            incoming.answer(200, [(b"content-type", b"application/json")], b"{}")
+            incoming.answer(200, answer_headers(self._new_id()), b"{}")
             return
         if kind in ("live", "ready", "health"):
             await self._health(incoming, kind)

@@ -71,7 +71,12 @@ class Parts:
         """Run to its end whatever happens to the handler; drained at stop."""
         task = asyncio.get_running_loop().create_task(work)
         self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._finishing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("record_failed", exc_info=error)
 
     async def finished(self) -> None:
         """Return when everything spawned is done."""
@@ -92,6 +97,8 @@ class Exchange:
         self._key_hashes = presented(incoming.headers)
         started_at_ms = parts.clock.now_ms()
         attribution = attribute(incoming.headers, head.user_id)
+        if attribution.dropped_tags:
+            parts.samples.counts["tags_dropped"] += attribution.dropped_tags
         self._facts = Facts(request_id, started_at_ms, head, attribution)
         self._renewal: asyncio.TimerHandle | None = None
         self._closed = False
@@ -222,22 +229,30 @@ class Exchange:
             readable=True,
         )
         self._renewal = asyncio.get_running_loop().call_later(parts.renew_s, self._renew_later)
-        self._left = "unknown"
         try:
-            reply = await exchange(parts.upstreams.connector, origin, head, facts.head.body, answer_s=parts.answer_s)
+            reply = await exchange(
+                parts.upstreams.connector,
+                origin,
+                head,
+                facts.head.body,
+                answer_s=parts.answer_s,
+                sending=self._sending,
+            )
         except NotConnected as problem:
-            self._left = "not_sent"
             log.warning("upstream_unreachable", provider=facts.provider, why=str(problem))
             self._refuse(Refused("upstream_unreachable", subject=facts.provider))
-            return "not_sent"
+            return self._left
         except NoAnswer as problem:
             reason = "upstream_silent" if isinstance(problem, AnswerLate) else "upstream_died"
             log.warning(reason, provider=facts.provider, why=str(problem), request_id=facts.request_id)
             self._refuse(Refused(reason, subject=facts.provider))
-            return "unknown"
+            return self._left
         facts.head = msgspec.structs.replace(facts.head, body=b"")
         self._lease.release()
         return await self._relay(reply)
+
+    def _sending(self) -> None:
+        self._left = "unknown"
 
     async def _relay(self, reply: Reply) -> Outcome:
         facts, incoming = self._facts, self._incoming

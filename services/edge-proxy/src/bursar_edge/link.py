@@ -8,6 +8,7 @@ Nothing is decompressed, no redirect followed, no cookie kept, nothing tried twi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import BaseConnector, ClientTimeout
@@ -122,9 +123,17 @@ _TIMEOUT = ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S)
 
 
 async def exchange(
-    connector: BaseConnector, origin: Origin, head: bytes, body: bytes, *, answer_s: float, no_body: bool = False
+    connector: BaseConnector,
+    origin: Origin,
+    head: bytes,
+    body: bytes,
+    *,
+    answer_s: float,
+    no_body: bool = False,
+    sending: Callable[[], None] | None = None,
 ) -> Reply:
-    """Send one request and wait up to ``answer_s`` seconds for the head of its answer.
+    """Send one request and wait up to ``answer_s`` seconds for the head of its answer. ``sending`` is called just
+    before the first byte: from then on nobody knows whether the other side acts on it.
 
     Raises NotConnected, NoAnswer, AnswerLate. Cancelled at any point, the connection is closed."""
     try:
@@ -146,6 +155,8 @@ async def exchange(
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise NotConnected("closed while idle")
+        if sending is not None:
+            sending()
         if len(body) < 65536:
             transport.write(head + body)
         else:

@@ -148,6 +148,9 @@ class Outbox:
             except LogUnavailable as error:
                 log.warning("log_unavailable", why=str(error))
                 await asyncio.sleep(SHIP_RETRY_S)
+            except Exception:  # whatever it is, what is here must be shipped one day
+                log.exception("shipping_failed")
+                await asyncio.sleep(SHIP_RETRY_S)
 
     def _mark(self, offset: int) -> tuple[str, bytes]:
         return OUTBOX_HEADER, f"{self._id}:{offset}".encode()
