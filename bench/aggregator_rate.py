@@ -10,6 +10,7 @@ import asyncio
 import http.client
 import random
 import secrets
+import subprocess
 import sys
 import threading
 import time
@@ -20,18 +21,16 @@ from aiokafka import AIOKafkaProducer
 
 from bench.figure import Figure, Target
 from bench.measure import alternate, cpu_s, pair
-from bench.processes import BENCH, START_TIMEOUT_S, Failed, Processes, free_port
+from bench.processes import BENCH, START_TIMEOUT_S, Failed, Processes, clean_environment, free_port
 from bench.usage_events import usage_event
-from bursar_common.events import CORRECTIONS_TOPIC, GOVERNANCE_TOPIC, USAGE_TOPIC
+from bursar_common.events import USAGE_TOPIC
 
 if TYPE_CHECKING:
     from tests.harness.kafka_server import KafkaServer
 
 EVENTS = 20_000
-PARTITIONS = 12
 POLL_S = 0.1
 READ_TIMEOUT_S = 120.0
-KEPT_MS = str(400 * 86_400_000)
 
 
 def events_per_second(folder: Path, rounds: int) -> Figure:
@@ -83,11 +82,20 @@ def events_per_second(folder: Path, rounds: int) -> Figure:
 
 
 async def _fill(server: KafkaServer) -> None:
-    for topic, partitions in ((USAGE_TOPIC, PARTITIONS), (GOVERNANCE_TOPIC, 1), (CORRECTIONS_TOPIC, 1)):
-        kept = KEPT_MS if topic == USAGE_TOPIC else "-1"
-        await server.create_topic(topic, partitions, retention_ms=kept)
-        await server.create_topic(f"{topic}.dlq", partitions, retention_ms="-1")
-    producer = AIOKafkaProducer(bootstrap_servers=server.bootstrap, linger_ms=20, max_batch_size=1 << 18)
+    applied = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "bursar", "topics", "apply"],
+        env={**clean_environment(), "BURSAR_KAFKA_BOOTSTRAP": server.bootstrap, "BURSAR_SINGLE_BROKER": "true"},
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+    if applied.returncode != 0:
+        raise Failed(f"bursar topics apply: {applied.stderr[-500:]}")
+    producer = AIOKafkaProducer(
+        bootstrap_servers=server.bootstrap, linger_ms=20, max_batch_size=1 << 18, enable_idempotence=True
+    )
     await producer.start()
     try:
         rng, now_ms = random.Random(7), time.time_ns() // 1_000_000

@@ -13,7 +13,9 @@ import time
 
 def main() -> int:
     module, target = sys.argv[1], sys.argv[2]
-    profiler = cProfile.Profile(time.thread_time)  # CPU time of the event loop's thread: waiting and other processes do not count
+    profiler = cProfile.Profile(
+        time.thread_time
+    )  # CPU time of the event loop's thread: waiting and other processes do not count
     try:
         return int(profiler.runcall(importlib.import_module(f"{module}.app").main))
     finally:
