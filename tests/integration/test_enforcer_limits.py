@@ -287,3 +287,14 @@ async def test_a_chain_edited_again_and_again_is_unavailable_at_last(inside: Ins
     assert type(reply).__name__ == "Unavailable"
     ledger.run = plain  # type: ignore[method-assign]
     assert isinstance(await inside.admit("r2"), Admitted)
+
+
+async def test_a_key_without_any_limit(inside: Inside) -> None:
+    await inside.govern_default(budgets=(), team={"budgets": ()}, customer={"budgets": ()})
+    admitted = await inside.admit("r1")
+    assert admitted.hold == ()
+    assert admitted.expected_nusd > 0
+    assert await inside.admit("r1") == admitted
+    (settled, released) = await inside.batch(Settle("r1", (), Amounts(n=5, r=1), "completed"), Release("r1"))
+    assert (settled.balances, released.balances) == ((), ())
+    assert (await inside.admit("r1")).reason == "released"
