@@ -30,6 +30,15 @@ def redis(request: pytest.FixtureRequest, tmp_path: Path) -> RedisServer:
 
 @pytest.fixture
 async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    """Holds live long enough for a busy machine; admission stays closed for 1 s after a loss."""
+    async with Inside(tmp_path, hold_ttl_s=6) as world:
+        await world.govern_default()
+        yield world
+
+
+@pytest.fixture
+async def short(tmp_path: Path) -> AsyncIterator[Inside]:
+    """Holds expire after a second."""
     async with Inside(tmp_path, hold_ttl_s=1) as world:
         await world.govern_default()
         yield world
@@ -124,7 +133,8 @@ async def test_what_cannot_be_read_is_passed_over(inside: Inside) -> None:
     await eventually(lambda: _closed(inside, admitted, 5))
 
 
-async def test_a_hold_nobody_renews_expires_log_first_and_the_truth_replaces_it(inside: Inside) -> None:
+async def test_a_hold_nobody_renews_expires_log_first_and_the_truth_replaces_it(short: Inside) -> None:
+    inside = short
     admitted = await inside.admit("r1", session="s1")
     other = inside.enforcer()  # a second replica sweeps as well
     other.start()
@@ -153,7 +163,8 @@ def _known(request: str, **more: Any) -> bytes:
     return msgspec.json.encode({**base, **more})
 
 
-async def test_a_renewed_hold_does_not_expire_and_a_dead_one_is_charged_its_largest(inside: Inside) -> None:
+async def test_a_renewed_hold_does_not_expire_and_a_dead_one_is_charged_its_largest(short: Inside) -> None:
+    inside = short
     admitted = await inside.admit("r1")
     for _ in range(8):
         (renewed,) = await inside.batch(Renew("r1", admitted.hold, msgspec.Raw(_known("r1", session_id="s2"))))
@@ -189,7 +200,7 @@ async def test_a_flushed_redis_is_closed_until_holds_and_topics_are_back(inside:
 
 
 async def test_kill_9_of_redis_closes_admission_for_one_renewal_interval(tmp_path: Path, redis: RedisServer) -> None:
-    async with Inside(tmp_path, redis=redis, hold_ttl_s=1) as inside:
+    async with Inside(tmp_path, redis=redis, hold_ttl_s=6) as inside:
         await inside.govern_default()
         admitted = await inside.admit("r1")
         redis.kill9()
@@ -203,7 +214,7 @@ async def test_kill_9_of_redis_closes_admission_for_one_renewal_interval(tmp_pat
 
 
 async def test_an_older_snapshot_is_brought_forward_from_the_topic(tmp_path: Path, redis: RedisServer) -> None:
-    async with Inside(tmp_path, redis=redis, hold_ttl_s=1) as inside:
+    async with Inside(tmp_path, redis=redis, hold_ttl_s=6) as inside:
         await inside.govern_default()
         first = await inside.admit("r1")
         redis.stop()
@@ -352,7 +363,7 @@ async def test_replicas_confirm_each_batch(tmp_path: Path, kind: str) -> None:
     replica = RedisServer(tmp_path / "replica", kind, arguments=["--replicaof", "127.0.0.1", str(tcp.port)]).start()
     try:
         await eventually(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
-        async with Inside(tmp_path, redis=tcp, hold_ttl_s=1) as inside:
+        async with Inside(tmp_path, redis=tcp, hold_ttl_s=6) as inside:
             assert inside.main.ledger.facts.replicas == 1
             await inside.govern_default()
             admitted = await inside.admit("r1")

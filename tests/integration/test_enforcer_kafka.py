@@ -30,7 +30,7 @@ async def inside(tmp_path: Path, kafka: KafkaServer) -> AsyncIterator[Inside]:
     with kafka:
         await kafka.create_topic(GOVERNANCE_TOPIC, 1)
         await kafka.create_topic(USAGE_TOPIC, PARTITIONS)
-        world = Inside(tmp_path, hold_ttl_s=2, BURSAR_KAFKA_BOOTSTRAP=kafka.bootstrap, BURSAR_SINGLE_BROKER="true")
+        world = Inside(tmp_path, hold_ttl_s=60, BURSAR_KAFKA_BOOTSTRAP=kafka.bootstrap, BURSAR_SINGLE_BROKER="true")
         world.use_log(lambda: KafkaEventLog(world.settings))
         async with world:
             await world.govern_default()
