@@ -1,6 +1,6 @@
 """The reference: a Faust loop that only counts. Arguments: bootstrap, topic, number of events.
 
-Prints the seconds from the first event to the last.
+Prints the seconds from the first event to the last, of the clock and of CPU time.
 """
 
 import os
@@ -18,15 +18,14 @@ topic = app.topic(topic_name, value_serializer="raw", key_serializer="raw")
 @app.agent(topic)
 async def count(stream):
     """Count until all are here."""
-    seen, first = 0, 0.0
+    seen, first, cpu = 0, 0.0, 0.0
     async for _ in stream:
         seen += 1
         if seen == 1:
-            first = time.perf_counter()
+            first, cpu = time.perf_counter(), time.process_time()
         if seen == wanted:
-            print(
-                f"figure {time.perf_counter() - first:.6f} {time.process_time():.3f}", file=sys.__stdout__, flush=True
-            )
+            took = f"{time.perf_counter() - first:.6f} {time.process_time() - cpu:.6f}"
+            print(f"figure {took}", file=sys.__stdout__, flush=True)
 
 
 if __name__ == "__main__":
