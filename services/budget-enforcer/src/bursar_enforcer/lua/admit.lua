@@ -108,20 +108,30 @@ if full > 0 then return {'overflow', KEYS[2 + full]} end
 local out = {'admitted', '', would, changes}
 for i = 1, C do
   local mode, key, c = ARGV[2 + 3 * i], KEYS[2 + i], state[i]
-  local expected = expects[mode]
-  local h = call('HINCRBY', key, 'h', expected)
-  local e = call('HINCRBY', key, 'e', bounds[mode])
+  local expected, s = expects[mode], c[1] or '0'
+  local h, e = tonumber(c[2] or '0') + tonumber(expected), tonumber(c[3] or '0') + tonumber(bounds[mode])
   local o = tonumber(c[4] or '0') + 1          -- a count of requests, not money
-  local s = c[1] or '0'
   local last = s .. ' ' .. (c[2] or '0') .. ' ' .. expected
-  if c[1] then
-    call('HSET', key, 'o', o, 'l', last)
+  if h < EXACT and e < EXACT then
+    h, e = whole(h), whole(e)
+    if c[1] then
+      call('HSET', key, 'h', h, 'e', e, 'o', o, 'l', last)
+    else
+      call('HSET', key, 's', '0', 'h', h, 'e', e, 'o', o, 'l', last)
+      keep(key)
+    end
   else
-    call('HSET', key, 's', '0', 'o', o, 'l', last)
-    keep(key)
+    h = exactly(call('HINCRBY', key, 'h', expected), key, 'h')
+    e = exactly(call('HINCRBY', key, 'e', bounds[mode]), key, 'e')
+    if c[1] then
+      call('HSET', key, 'o', o, 'l', last)
+    else
+      call('HSET', key, 's', '0', 'o', o, 'l', last)
+      keep(key)
+    end
   end
   local n = 4 * i
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = s, exactly(h, key, 'h'), exactly(e, key, 'e'), o
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = s, h, e, o
 end
 call('SET', hold_key, ARGV[tail + 3])
 call('ZADD', KEYS[2], now_s * 1000 + math.floor(tonumber(time[2]) / 1000), id)

@@ -86,13 +86,26 @@ local out = {'closed_now', was}
 for i, counter in ipairs(names) do
   local k, c = COUNTER .. counter, state[i]
   local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
-  if expected[counter] and c[2] then
-    h = exactly(call('HINCRBY', k, 'h', negated(expected[counter])), k, 'h')
-    e = exactly(call('HINCRBY', k, 'e', negated(bound[counter])), k, 'e')
-    o = call('HINCRBY', k, 'o', -1)
+  local free = expected[counter] and c[2]
+  local ns = tonumber(s) - tonumber(c[1] and before[counter] or '0') + tonumber(charge[counter])
+  if tonumber(s) < EXACT and ns < EXACT and tonumber(h) < EXACT and tonumber(e) < EXACT then
+    s = whole(ns)
+    if free then
+      h, e = whole(tonumber(h) - tonumber(expected[counter])), whole(tonumber(e) - tonumber(bound[counter]))
+      o = tonumber(o) - 1
+      call('HSET', k, 's', s, 'h', h, 'e', e, 'o', o)
+    else
+      call('HSET', k, 's', s)
+    end
+  else
+    if free then
+      h = exactly(call('HINCRBY', k, 'h', negated(expected[counter])), k, 'h')
+      e = exactly(call('HINCRBY', k, 'e', negated(bound[counter])), k, 'e')
+      o = call('HINCRBY', k, 'o', -1)
+    end
+    if before[counter] and c[1] then s = exactly(call('HINCRBY', k, 's', negated(before[counter])), k, 's') end
+    s = exactly(call('HINCRBY', k, 's', charge[counter]), k, 's')
   end
-  if before[counter] and c[1] then s = exactly(call('HINCRBY', k, 's', negated(before[counter])), k, 's') end
-  if charge[counter] ~= '0' or not c[1] then s = exactly(call('HINCRBY', k, 's', charge[counter]), k, 's') end
   if not c[1] then keep(k) end
   local n = 5 * i - 3
   out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = counter, s, h, e, o
