@@ -1,4 +1,4 @@
-"""Settings from the environment: the same names in every service (``docs/settings`` part of the README).
+"""Settings from the environment: the same names in every service. ``docs/settings.md`` is made from this module.
 
 An unknown ``BURSAR_*`` name refuses to start and suggests the nearest one: a misspelled limit must never be ignored.
 """
@@ -23,56 +23,89 @@ class SettingsError(Exception):
 class Settings(BaseModel):
     """Every setting; the environment variable is the upper-case name behind ``BURSAR_``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     home: Path | None = None
-    """State of one machine (log, keys, Redis, analytics). Set: the SQLite log is used unless Kafka is named."""
+    """Folder of one machine's state (log, keys, Redis, analytics). The event log is ``log.db`` in it unless
+    ``BURSAR_KAFKA_BOOTSTRAP`` is set; every service needs one of the two."""
     kafka_bootstrap: str = ""
-    """``host:port[,host:port]``; empty: the SQLite log below ``home``."""
+    """``host:port[,host:port]`` of Kafka, which is then the event log."""
     kafka_security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    """How to talk to Kafka. Names ending in ``SSL`` check certificates against ``BURSAR_CA_FILE``."""
     kafka_sasl_mechanism: str = ""
+    """With a ``SASL`` protocol: the mechanism; empty is ``PLAIN``."""
     kafka_sasl_username: str = ""
+    """With a ``SASL`` protocol: the user."""
     kafka_sasl_password: SecretStr = SecretStr("")
+    """With a ``SASL`` protocol: the user's password."""
     single_broker: bool = False
     """Accept topics with one replica (a laptop, docker compose)."""
     redis_url: str = ""
-    """``redis://``, ``rediss://`` or ``unix:<path>`` (relative paths: to the working directory)."""
+    """Enforcer, required: ``redis://[user:password@]host:port/0``, ``rediss://`` or ``unix:<path>`` (a relative path:
+    to the working directory)."""
     clickhouse_url: str = ""
-    """``http(s)://user:password@host:port/bursar``; aggregator of one machine: ``chdb:///absolute/folder``."""
+    """Aggregator and admin-api: ``http(s)://user:password@host:port/bursar``. Aggregator: ``chdb:///absolute/folder``
+    opens the embedded engine, as does an empty value, below ``BURSAR_HOME``. Admin-api: empty, a budget whose window is
+    made shorter opens with 0 spent."""
     enforcer_url: str = ""
-    """``http://host:port`` or ``unix:<path>``; likewise the other service addresses."""
+    """Edge and admin-api, required: ``http://host:port`` or ``unix:<path>`` of the enforcer."""
     admin_url: str = ""
+    """Edge on one machine: address of admin-api, as above."""
     aggregator_url: str = ""
+    """Edge on one machine: address of the aggregator, as above."""
     edge_listen: str = "127.0.0.1:8080"
-    """``host:port`` or ``unix:<path>``, likewise below."""
+    """Where the edge listens: ``host:port`` or ``unix:<path>``."""
     enforcer_listen: str = "127.0.0.1:8081"
+    """Where the enforcer listens, likewise."""
     aggregator_listen: str = "127.0.0.1:8082"
+    """Where the aggregator answers ``/livez`` and ``/readyz``, likewise."""
     admin_listen: str = "127.0.0.1:8083"
+    """Where admin-api listens, likewise. Beyond loopback it needs ``BURSAR_ADMIN_TOKEN``."""
     clickhouse_listen: str = "127.0.0.1:8123"
-    """Where the aggregator of one machine serves chDB on the ClickHouse HTTP interface."""
+    """Where the aggregator serves the embedded engine on the ClickHouse HTTP interface."""
     internal_token: SecretStr = SecretStr("")
+    """What services show each other, the same in all. Required by edge, enforcer and admin-api, and by an aggregator
+    with the embedded engine."""
     admin_token: SecretStr = SecretStr("")
-    """Empty: no token is asked for; allowed only where the public bind is loopback."""
+    """Bearer token of the admin API, and beyond loopback the password of the embedded ClickHouse. Empty: none is asked
+    for; allowed only where the public bind is loopback."""
     key_secret: SecretStr = SecretStr("")
+    """What virtual keys are hashed with, the same in enforcer and admin-api, which require it. Lost or changed, no
+    virtual key is known any more."""
     secrets_dir: Path | None = None
+    """Folder of the files that credential references ``file:<name>`` name. Empty: such references are refused."""
     credential_env: str = "ANTHROPIC_API_KEY,BURSAR_ANTHROPIC_API_KEY"
+    """Environment variables (comma separated) that credential references ``env:<NAME>`` may name. The edge reads them,
+    admin-api checks references against them: the same in both."""
     upstream_allow: str = ""
-    """Hosts (``host`` or ``host:port``, comma separated) that may be http or private."""
+    """Hosts (``host`` or ``host:port``, comma separated) of providers that may be http or private. The same in edge and
+    admin-api."""
     anthropic_base_url: str = ""
+    """Edge: address to use for the provider named ``anthropic`` in place of its own; its host counts as allowed."""
     anthropic_api_key: SecretStr = SecretStr("")
+    """Edge: credential of the provider ``anthropic``; goes before ``ANTHROPIC_API_KEY``."""
     simulator_url: str = ""
     """Set by ``bursar up``: provider ``anthropic`` is answered by this simulator, and its traffic is marked so."""
     public_hosts: str = ""
-    """Names (comma separated) under which people reach the admin API, checked against ``Host``; loopback names always
-    are accepted."""
+    """Names (comma separated) under which people reach the admin API and the embedded ClickHouse, checked against
+    ``Host``; loopback names always are accepted."""
     admission_wait_s: float = Field(60.0, ge=0, le=600)
+    """Edge: seconds a request may wait for room that running requests hold."""
     hold_ttl_s: int = Field(60, ge=6, le=3600)
+    """Seconds without a renewal after which a hold expires; the edge renews every sixth of it. The same in edge and
+    enforcer."""
     usage_retention_days: int = Field(400, ge=1, le=36500)
+    """Days that Kafka keeps usage events, by ``bursar topics apply`` and by the check at start. The SQLite log keeps
+    them for ever."""
     outbox_dir: Path | None = None
-    """Folder of the edge's outbox in a cluster (a volume that outlives the process)."""
+    """Folder of the edge's outbox in a cluster (a volume that outlives the process); empty: ``BURSAR_HOME``."""
     outbox_max_bytes: int = Field(2 << 30, ge=1 << 20)
+    """Bytes of events that may wait in the edge's outbox for Kafka; then requests are refused before forwarding."""
     ca_file: Path | None = None
+    """Certificates (PEM) to trust when connecting to Kafka, Redis and ClickHouse, and beside the system's own when
+    connecting to providers."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    """Of the log lines on standard error: ``debug``, ``info``, ``warning`` or ``error``."""
     single_machine: bool = False
     """Set by ``bursar up``: the edge relays what is not its own to admin-api and answers ``/healthz`` for all parts."""
 
