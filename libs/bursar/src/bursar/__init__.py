@@ -1,1 +1,1 @@
-"""Part of Bursar."""
+"""The `bursar` command: one-machine mode, setting up Claude Code, and the simulator."""

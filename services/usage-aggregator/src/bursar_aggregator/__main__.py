@@ -1,3 +1,5 @@
+"""``python -m bursar_aggregator``."""
+
 import sys
 
 from bursar_aggregator.app import main
