@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from bursar.announce import program
 from bursar.credential_rules import Stored
 from bursar.home import Home
 from bursar.local_http import Answer, call
@@ -259,12 +261,21 @@ def test_a_misspelled_setting_stops_the_start(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "BURSAR_HOLD_TTL is not a setting of Bursar. Did you mean BURSAR_HOLD_TTL_S?" in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert refused.stdout == ""  # nothing was started for it
+
+
+@pytest.mark.parametrize("flag", ["--port", "--clickhouse-port"])
+def test_a_port_out_of_range_is_refused_with_the_range(tmp_path: Path, flag: str) -> None:
+    refused = bursar(tmp_path, "up", "--home", str(tmp_path / "home"), flag, "99999")
+    assert refused.returncode == 2
+    assert "0<=x<=65535" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "settings", "said"),
     [
-        (["--bind", "0.0.0.0"], {}, "BURSAR_ANTHROPIC_API_KEY=<the provider's key> bursar up"),
+        (["--bind", "0.0.0.0"], {}, f"BURSAR_ANTHROPIC_API_KEY=<the provider's key> {shlex.join(program())} up"),
         ([], {"ANTHROPIC_API_KEY": "sk-bf-mine"}, "own virtual keys"),
         ([], {"BURSAR_REDIS_URL": "redis://x"}, "BURSAR_REDIS_URL is for separately run services"),
         (["--provider-config", "/nowhere.json"], {}, "cannot be read"),
@@ -276,6 +287,8 @@ def test_a_refused_start_is_one_sentence(tmp_path: Path, words: list[str], setti
     assert said in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert "mine" not in refused.stderr
+    # A token made by a start that is then refused would never be shown to anybody.
+    assert not (tmp_path / "home" / "admin-token").exists()
 
 
 def test_what_the_stored_log_says_about_credentials(tmp_path: Path) -> None:

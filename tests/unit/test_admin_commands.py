@@ -294,9 +294,11 @@ def test_owners_with_children_stay(world: World) -> None:
 
 
 def test_the_list_of_children_is_bounded(world: World) -> None:
-    team = world.make("team", name="t")
+    parent = world.make("customer", name="c")
+    team = world.make("team", name="t", customer_id=parent)
     for number in range(30):
         world.make("virtual_key", name=f"k{number}", team_id=team)
+    assert "still has 1 child:" in refused(lambda: world.deletion("customer", parent)).message
     refusal = refused(lambda: world.deletion("team", team))
     assert len(refusal.extra["children"]) == 20
     assert refusal.extra["children_count"] == 30

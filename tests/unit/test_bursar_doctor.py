@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from bursar.admin_client import AdminClient, AdminRefused, read_budget
 from bursar.claude import LaunchRefused, claude_environment, launch
+from bursar.cli import main
 from bursar.doctor import conflicts, examine
+from bursar.first_key import make_first_key
 from bursar.here import NotKnown, find_admin_token, find_key, find_url
-from bursar.home import Home
+from bursar.home import Home, StartRefused
 
 SETTINGS = Path("/s/settings.json")
 NAMED = {
@@ -177,6 +180,43 @@ def test_budgets(text: str, budget: tuple[float, str]) -> None:
 def test_a_malformed_budget_is_refused(text: str) -> None:
     with pytest.raises(AdminRefused, match="for example"):
         read_budget(text)
+
+
+def test_a_refusal_says_what_is_allowed(server: Any, tmp_path: Path) -> None:
+    url, handler = server
+    error = {"message": "budgets[0].reset_duration: is not a window of time", "allowed": "such as 90m, 1d or 1M"}
+    handler.known = {"/api/governance/virtual-keys": (400, {"error": error})}
+    with pytest.raises(AdminRefused, match=r"is not a window of time \(allowed: such as 90m, 1d or 1M\)$"):
+        AdminClient(url, "").create_key("n", team=None, budgets=[])
+    error = {"message": "provider_configs[0].x: is not a field here", "allowed": ["credential", "provider"]}
+    handler.known = {"/api/governance/virtual-keys": (400, {"error": error})}
+    with pytest.raises(StartRefused, match=r"is not a field here \(allowed: credential, provider\)$"):
+        make_first_key(Home(tmp_path), url, "")
+
+
+def test_listed_keys_name_their_owners_and_show_small_spending(server: Any) -> None:
+    url, handler = server
+
+    def page(field: str, *entries: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return 200, {field: entries, "total_count": len(entries)}
+
+    budget = {"current_usage": 0.000612, "max_limit": 1500, "reset_duration": "1d"}
+    handler.known = {
+        "/api/governance/virtual-keys": page(
+            "virtual_keys",
+            {"id": "k1", "name": "a", "team_id": "t", "budgets": [budget]},
+            {"id": "k2", "name": "b", "customer_id": "c"},
+            {"id": "k3", "name": "d"},
+        ),
+        "/api/governance/teams": page("teams", {"id": "t", "name": "platform"}),
+        "/api/governance/customers": page("customers", {"id": "c", "name": "acme"}),
+    }
+    said = CliRunner().invoke(main, ["keys", "--url", url, "list"]).output.splitlines()
+    assert said == [
+        "k1  a  platform  active  $0.000612 of $1,500.00 per 1d",
+        "k2  b  acme  active",
+        "k3  d  -  active",
+    ]
 
 
 def test_keys_through_the_admin_api(server: Any) -> None:

@@ -11,6 +11,7 @@ from bursar.local_http import Answer, call
 
 KEYS_PATH = "/api/governance/virtual-keys"
 TEAMS_PATH = "/api/governance/teams"
+CUSTOMERS_PATH = "/api/governance/customers"
 PAGE = 100
 MAX_PAGES = 1000
 """Of one listing; 100,000 keys."""
@@ -48,7 +49,7 @@ class AdminClient:
         except OSError as error:
             raise AdminRefused(f"Bursar does not answer at {self._url} ({error}): is `bursar up` running?") from None
         if answer.status >= 300:
-            raise AdminRefused(_said(answer))
+            raise AdminRefused(said_by(answer))
         return answer.json()
 
     def create_key(self, name: str, *, team: str | None, budgets: list[dict[str, Any]]) -> dict[str, Any]:
@@ -67,14 +68,23 @@ class AdminClient:
         return key
 
     def list_keys(self) -> list[dict[str, Any]]:
-        return self._all(KEYS_PATH, "virtual_keys")
+        """Every key, with its team's or customer's name as ``owner`` (empty: it belongs to neither)."""
+        keys = self._all(KEYS_PATH, "virtual_keys")
+        names: dict[str, str] = {}
+        for field, path, plural in (("team_id", TEAMS_PATH, "teams"), ("customer_id", CUSTOMERS_PATH, "customers")):
+            if any(key.get(field) for key in keys):
+                names |= {entry["id"]: entry["name"] for entry in self._all(path, plural)}
+        for key in keys:
+            owner = key.get("team_id") or key.get("customer_id") or ""
+            key["owner"] = names.get(owner, owner)
+        return keys
 
     def _team_id(self, team: str) -> str:
         """A team by id or name."""
         teams = self._all(TEAMS_PATH, "teams")
         found = [entry["id"] for entry in teams if team in (entry["id"], entry["name"])]
         if len(found) != 1:
-            known = ", ".join(sorted(entry["name"] for entry in teams)[:20]) or "none"
+            known = ", ".join(sorted({entry["name"] for entry in teams})[:20]) or "none"
             what = "no team" if not found else "more than one team (give the id)"
             raise AdminRefused(f"There is {what} named {team!r}; teams: {known}.")
         return str(found[0])
@@ -89,11 +99,15 @@ class AdminClient:
         return entries
 
 
-def _said(answer: Answer) -> str:
-    """The admin API's own sentence."""
+def said_by(answer: Answer) -> str:
+    """The admin API's own sentence, with what it says is allowed there."""
     value = answer.json()
     error = value.get("error") if isinstance(value, dict) else None
     message = error.get("message") if isinstance(error, dict) else error if isinstance(error, str) else None
     if answer.status == 401:
         return f"{message or 'An admin token is needed.'} Set BURSAR_ADMIN_TOKEN or give --token."
+    allowed = error.get("allowed") if isinstance(error, dict) else None
+    if message and allowed:
+        listed = ", ".join(str(entry) for entry in allowed) if isinstance(allowed, list) else allowed
+        return f"{message} (allowed: {listed})"
     return str(message or f"The admin API answered {answer.status}: {answer.body[:300].decode(errors='replace')}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from bursar.environment import Addresses
-from bursar.home import Home
+from bursar.home import DEFAULT_HOME, Home
 
 
 def ready_text(
@@ -16,13 +18,17 @@ def ready_text(
     key_note: str,
     simulator_notice: str,
     new_admin_token: str,
+    token_kept: bool = False,
     own_login: bool = False,
 ) -> str:
     """The closing lines of a start: where it is, what to set, what to try next. ``own_login``: the first key lets the
-    caller's own credential go up, so the key travels in a header of its own and leaves the login alone."""
+    caller's own credential go up, so the key travels in a header of its own and leaves the login alone.
+    ``token_kept``: the admin token is in the home folder."""
     url = addresses.url
     key_file = _quoted(home.first_key)
-    launcher = "bursar claude --own-login" if own_login else "bursar claude"
+    launcher = shlex.join([*program(), "claude", *(["--own-login"] if own_login else [])])
+    if home.path != Path(DEFAULT_HOME).expanduser():
+        launcher += f" --home {_quoted(home.path)}"
     lines = [
         "",
         f"Bursar is ready: {url}   (state: {_short(home.path)}, logs: {_short(home.logs)})",
@@ -35,7 +41,7 @@ def ready_text(
         else f'  export ANTHROPIC_AUTH_TOKEN="$(cat {key_file})"',
         "  export ENABLE_TOOL_SEARCH=true",
         "  claude",
-        f"or without setting anything:  {launcher}   (home {_short(home.path)})",
+        f"or without setting anything:  {launcher}",
         "",
         "See what it cost:",
         f"  curl -s http://localhost:{addresses.clickhouse_port}/ --data-binary \\",
@@ -48,10 +54,21 @@ def ready_text(
             f"Admin token, shown this once (kept in {_short(home.path / 'admin-token')}): {new_admin_token}",
             "  use it as: Authorization: Bearer <token>, or BURSAR_ADMIN_TOKEN for the bursar command.",
         ]
+    elif token_kept:
+        lines += ["", f"The admin token is kept in {_short(home.path / 'admin-token')}."]
     if simulator_notice:
         bar = "!" * 100
         lines += ["", bar, f"!! {simulator_notice}", bar]
     return "\n".join(lines) + "\n"
+
+
+def program() -> list[str]:
+    """Words that call this command from the person's shell: its name where the shell finds it, else its path (after
+    ``make run`` it is in the checkout's environment, which no shell looks into)."""
+    if shutil.which("bursar"):
+        return ["bursar"]
+    beside = Path(sys.executable).with_name("bursar")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "bursar"]
 
 
 def _short(path: Path) -> str:

@@ -12,6 +12,8 @@ import click
 
 from bursar import cli_client
 
+PORT = click.IntRange(0, 65535)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bursar")
@@ -24,8 +26,16 @@ def main() -> None:
 
 @main.command()
 @click.option("--home", default="~/.bursar", envvar="BURSAR_HOME", show_default=True, help="Folder of all state.")
-@click.option("--port", default=8080, show_default=True, help="Everything is on this one port; 0 takes a free one.")
-@click.option("--clickhouse-port", default=8123, show_default=True, help="ClickHouse HTTP interface, loopback only.")
+@click.option(
+    "--port", type=PORT, default=8080, show_default=True, help="Everything is on this one port; 0 takes a free one."
+)
+@click.option(
+    "--clickhouse-port",
+    type=PORT,
+    default=8123,
+    show_default=True,
+    help="ClickHouse HTTP interface, loopback only; 0 takes a free one.",
+)
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--require-token", is_flag=True, help="Ask for the admin token on loopback, too.")
 @click.option("--simulator", is_flag=True, help="Answer by Bursar's own simulator instead of the provider.")
@@ -67,9 +77,15 @@ def up(
 
 
 @main.command()
-@click.option("--port", default=8090, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--port", type=PORT, default=8090, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--records", default=100_000, show_default=True, help="Requests remembered for /sim/served.")
+@click.option(
+    "--records",
+    type=click.IntRange(0),
+    default=100_000,
+    show_default=True,
+    help="Requests remembered for /sim/served.",
+)
 @click.option("--fd", type=int, hidden=True, help="A listening socket handed over.")
 def simulate(port: int, host: str, records: int, fd: int | None) -> None:
     """An upstream that speaks the provider's API, without a provider.

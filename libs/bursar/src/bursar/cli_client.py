@@ -157,17 +157,21 @@ def create_key(client: Any, name: str, team: str | None, budgets: tuple[str, ...
 @keys.command("list")
 @click.pass_obj
 def list_keys(client: Any) -> None:
-    """One line a key: id, name, team, whether it is active, what its budgets have spent."""
+    """One line a key: id, name, team or customer, whether it is active, what its budgets have spent."""
     for key in _asked(client.list_keys):
         budgets = ", ".join(_budget_line(budget) for budget in key.get("budgets") or ())
         state = "active" if key.get("is_active", True) else "inactive"
-        owner = key.get("team_id") or key.get("customer_id") or "-"
-        click.echo("  ".join([key["id"], key["name"], owner, state, budgets]).rstrip())
+        click.echo("  ".join([key["id"], key["name"], key["owner"] or "-", state, budgets]).rstrip())
 
 
 def _budget_line(budget: dict[str, Any]) -> str:
     spent, limit = budget.get("current_usage", 0), budget.get("max_limit", 0)
-    return f"${spent:.2f} of ${limit:.2f} per {budget.get('reset_duration')}"
+    return f"{_dollars(spent)} of {_dollars(limit)} per {budget.get('reset_duration')}"
+
+
+def _dollars(amount: float) -> str:
+    """Cents; below one cent as many digits as there are, so that little spending does not read as none."""
+    return f"${amount:.9f}".rstrip("0") if 0 < amount < 0.01 else f"${amount:,.2f}"
 
 
 @keys.command("rotate")

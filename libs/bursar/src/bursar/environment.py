@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bursar.home import Home, StartRefused
+from bursar_common.settings import SettingsError, load_settings
 
 OWN_SETTINGS = (
     "KAFKA_BOOTSTRAP",
@@ -77,7 +78,7 @@ def home_secrets(home: Home, environ: Mapping[str, str]) -> Secrets:
 
 
 def check_own_settings(environ: Mapping[str, str], home: Home) -> None:
-    """Raises StartRefused where a setting would be ignored."""
+    """Raises StartRefused where a setting would be ignored, is not known, or cannot be read."""
     for name in OWN_SETTINGS:
         if environ.get(f"BURSAR_{name}"):
             raise StartRefused(
@@ -86,6 +87,10 @@ def check_own_settings(environ: Mapping[str, str], home: Home) -> None:
     given = environ.get("BURSAR_HOME")
     if given and Path(given).expanduser().absolute() != home.path:
         raise StartRefused(f"BURSAR_HOME is {given}, but --home is {home.path}: unset one of them.")
+    try:
+        load_settings(environ)
+    except SettingsError as error:
+        raise StartRefused(str(error)) from None
 
 
 def child_environments(

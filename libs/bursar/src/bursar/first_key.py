@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bursar.admin_client import said_by
 from bursar.home import Home, StartRefused, write_private
 from bursar.local_http import call
 
@@ -50,10 +51,10 @@ def make_first_key(
         if answer.status < 300 and value:
             write_private(home.first_key, f"{value}\n")
             return str(value)
-        said = f"{answer.status} {answer.body[:300].decode(errors='replace')}"
+        said = said_by(answer)
         if answer.status != 409:
             break
-    raise StartRefused(f"The first key could not be made: the admin API answered {said}")
+    raise StartRefused(f"The first key could not be made: {said}")
 
 
 def key_is_known(edge_url: str, value: str) -> bool | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bursar.announce import ready_text
+from bursar.announce import program, ready_text
 from bursar.credential_rules import Upstream, choose_upstream, credential_of, is_loopback_bind
 from bursar.environment import Addresses, Secrets, check_own_settings, child_environments, home_secrets
 from bursar.first_key import key_is_known, make_first_key, stored_first_key
@@ -38,7 +38,7 @@ class UpOptions:
 
     def command(self) -> str:
         """The command line that would start this again."""
-        words = ["bursar", "up"]
+        words = [*program(), "up"]
         if self.home != Path("~/.bursar").expanduser():
             words += ["--home", str(self.home)]
         if self.port != 8080:
@@ -47,6 +47,10 @@ class UpOptions:
             words += ["--clickhouse-port", str(self.clickhouse_port)]
         if self.bind != "127.0.0.1":
             words += ["--bind", self.bind]
+        if self.require_token:
+            words.append("--require-token")
+        if self.provider_config is not None:
+            words += ["--provider-config", str(self.provider_config)]
         return shlex.join(words)
 
 
@@ -64,11 +68,12 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
         left = end_leftovers(home)
         if left:
             tell(f"{left} processes of a killed start were ended.")
-        secrets, new_admin_token = _secrets(home, options, environ)
+        secrets = home_secrets(home, environ)
         upstream = _upstream(home, options, environ, secrets, first_key_config)
         wait_s = 0.0 if left is None else LEFT_PORTS_WITHIN_S
         check_port(options.bind, options.port, "--port", wait_s=wait_s)
         check_port("127.0.0.1", options.clickhouse_port, "--clickhouse-port", wait_s=wait_s)
+        secrets, new_admin_token = _with_admin_token(secrets, home, options)
         addresses, simulator_socket = _addresses(options, upstream)
         environments = child_environments(environ, home, addresses, secrets, upstream.credential)
         if upstream.notice:
@@ -88,6 +93,7 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
                 key_note=key_note,
                 simulator_notice=notice,
                 new_admin_token=new_admin_token,
+                token_kept=bool(secrets.admin_token) and not environ.get("BURSAR_ADMIN_TOKEN"),
                 own_login=upstream.own_login or _uses_client(first_key_config),
             )
             tell(said)
@@ -121,9 +127,9 @@ def read_provider_config(path: Path | None) -> list[dict[str, Any]] | None:
     return configs
 
 
-def _secrets(home: Home, options: UpOptions, environ: Mapping[str, str]) -> tuple[Secrets, str]:
-    """The secrets of this home, made where they are missing; and the admin token if it was made just now."""
-    secrets = home_secrets(home, environ)
+def _with_admin_token(secrets: Secrets, home: Home, options: UpOptions) -> tuple[Secrets, str]:
+    """The secrets with an admin token where one is asked for; and that token if it was made just now. Only after
+    every reason to refuse the start was looked at: a token is printed by the start that made it, and no other."""
     made = False
     if not secrets.admin_token and (options.require_token or not is_loopback_bind(options.bind)):
         admin_token, made = home.secret("admin-token")

@@ -73,7 +73,8 @@ def check_childless(projection: Projection, entity: str, document: Any) -> None:
         for child_id in sorted(projection.children(parent, child_entity))
     ]
     if found:
-        refuse_children(f"The {NOUNS[entity]} {document.name!r} still has {len(found)} children", found)
+        count = f"{len(found)} {'child' if len(found) == 1 else 'children'}"
+        refuse_children(f"The {NOUNS[entity]} {document.name!r} still has {count}", found)
 
 
 def refuse_children(message: str, found: list[tuple[str, Any]]) -> None:
