@@ -22,8 +22,9 @@ import faust
 import structlog
 from faust.types import EventT
 
-from bursar_aggregator.app import Health, open_analytics, serve_health, until_migrated
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
+from bursar_aggregator.destination import open_analytics, until_migrated
+from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
 from bursar_common.eventlog import open_log

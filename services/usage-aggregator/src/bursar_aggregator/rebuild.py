@@ -18,8 +18,9 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from bursar_aggregator.app import SERVICE, embedded, open_analytics
+from bursar_aggregator.app import SERVICE
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
+from bursar_aggregator.destination import embedded, open_analytics
 from bursar_aggregator.migrations import SchemaMismatch, load_migrations, migrate
 from bursar_aggregator.rows import TABLE
 from bursar_aggregator.writer import InsertRefused, UsageWriter
