@@ -59,6 +59,8 @@ class RateCard(NamedTuple):
 
     def up_to(self, prompt_tokens: int) -> ScaledRates:
         """The dearest of each rate that a prompt of at most that size can meet."""
+        if len(self.tiers) == 1:
+            return self.tiers[0][1]
         reachable = [rates for over, rates in self.tiers if over < 0 or prompt_tokens > over]
         return ScaledRates(*map(max, zip(*reachable, strict=True)))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import resources
 from typing import NamedTuple, TypeAlias
 
@@ -97,10 +98,15 @@ def read_hold(text: str) -> tuple[HoldEntry, ...]:
     return tuple(entries)
 
 
+@lru_cache(maxsize=65_536)  # names come again with every request of an owner; about 200 bytes each
+def _is_counter(counter: str) -> bool:
+    return _COUNTER.fullmatch(counter) is not None
+
+
 def check_counters(counters: Sequence[str]) -> None:
     """Raises ValueError for a name that a script could not read: a script must never fail between two writes."""
     for counter in counters:
-        if _COUNTER.fullmatch(counter) is None:
+        if not _is_counter(counter):
             raise ValueError(f"not a counter: {counter[:80]!r}")
 
 

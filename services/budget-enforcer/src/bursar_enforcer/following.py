@@ -32,13 +32,25 @@ Apply = Callable[[Sequence[LogRecord], str], Awaitable[None]]
 """Applies records, the first of them expecting the position given as text (empty: none kept yet)."""
 
 
-async def follow(ledger: Ledger, event_log: EventLog, topic: str, partition: int, field: str, apply: Apply) -> None:
-    """Never returns. ``field`` names the position in Redis."""
+async def follow(
+    ledger: Ledger,
+    event_log: EventLog,
+    topic: str,
+    partition: int,
+    field: str,
+    apply: Apply,
+    *,
+    linger_s: float = 0.0,
+) -> None:
+    """Never returns. ``field`` names the position in Redis; ``linger_s`` is waited after records that were not a full
+    batch, so that the next batch is larger, where nobody waits for them."""
     pause_s = RETRY_FIRST_S
     while True:
         try:
-            await step(ledger, event_log, topic, partition, field, apply, wait_s=READ_WAIT_S)
+            applied = await step(ledger, event_log, topic, partition, field, apply, wait_s=READ_WAIT_S)
             pause_s = RETRY_FIRST_S
+            if linger_s and 0 < applied < MAX_RECORDS:
+                await asyncio.sleep(linger_s)
             continue
         except (LogUnavailable, RedisUnavailable, UnsafeRedis) as error:
             log.info("follower_waits", topic=topic, partition=partition, why=str(error)[:200])

@@ -79,17 +79,21 @@ local function judge(mode, limit, ceiling, expected, bound, s, h, e, o)
 end
 
 local reserved, would, full = 0, 0, 0
+local adds, exposes = {r = 1}, {r = 1}           -- the same amounts as doubles
+for mode, amount in pairs(expects) do adds[mode], exposes[mode] = tonumber(amount), tonumber(bounds[mode]) end
+local MONEY = {s = true, S = true, o = true}    -- modes of budgets: what they spent beyond their limit is reported
+local held, exposed = {}, {}                     -- after this request, as doubles
 for i = 1, C do
   local at = 2 + 3 * i
   local mode, limit, ceiling = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local expected, bound = expects[mode], bounds[mode]
-  local c = state[i]
-  local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
+  local c, code = state[i], nil
+  local spent, h, e = tonumber(c[1] or 0), tonumber(c[2] or 0) + adds[mode], tonumber(c[3] or 0) + exposes[mode]
+  held[i], exposed[i] = h, e
   -- Plenty of room, as doubles can tell with certainty, is the usual case; anything near a limit is judged exactly.
-  local spent, exposure, code = tonumber(s), tonumber(e) + tonumber(bound), nil
-  if spent + tonumber(h) + tonumber(expected) + 65536 > tonumber(limit)
-      or (ceiling ~= '' and spent + exposure + 65536 > tonumber(ceiling)) then
-    code = judge(mode, limit, ceiling, expected, bound, s, h, e, o)
+  if spent + h + 65536 > tonumber(limit) or (ceiling ~= '' and spent + e + 65536 > tonumber(ceiling)) then
+    code = judge(
+      mode, limit, ceiling, expects[mode], bounds[mode], c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
+    )
   end
   if code then
     if mode == 'o' then
@@ -100,7 +104,7 @@ for i = 1, C do
       return with_state({'refused', code, i, changes})
     end
   end
-  if exposure > MOST or tonumber(h) + tonumber(expected) > MOST then full = i end
+  if e > MOST or h > MOST then full = i end
 end
 if reserved > 0 then return with_state({'refused', 'reserved', reserved, changes}) end
 if full > 0 then return {'overflow', KEYS[2 + full]} end
@@ -108,27 +112,22 @@ if full > 0 then return {'overflow', KEYS[2 + full]} end
 local out = {'admitted', '', would, changes}
 for i = 1, C do
   local mode, key, c = ARGV[2 + 3 * i], KEYS[2 + i], state[i]
-  local expected, s = expects[mode], c[1] or '0'
-  local h, e = tonumber(c[2] or '0') + tonumber(expected), tonumber(c[3] or '0') + tonumber(bounds[mode])
-  local o = tonumber(c[4] or '0') + 1          -- a count of requests, not money
-  local last = s .. ' ' .. (c[2] or '0') .. ' ' .. expected
-  if h < EXACT and e < EXACT then
-    h, e = whole(h), whole(e)
-    if c[1] then
-      call('HSET', key, 'h', h, 'e', e, 'o', o, 'l', last)
-    else
-      call('HSET', key, 's', '0', 'h', h, 'e', e, 'o', o, 'l', last)
-      keep(key)
-    end
-  else
-    h = exactly(call('HINCRBY', key, 'h', expected), key, 'h')
+  local s, h, e = c[1], held[i], exposed[i]
+  local o = tonumber(c[4] or 0) + 1              -- a count of requests, not money
+  local last = MONEY[mode] and (s or '0') .. ' ' .. (c[2] or '0') .. ' ' .. expects[mode]
+  if h >= EXACT or e >= EXACT then
+    h = exactly(call('HINCRBY', key, 'h', expects[mode]), key, 'h')
     e = exactly(call('HINCRBY', key, 'e', bounds[mode]), key, 'e')
-    if c[1] then
-      call('HSET', key, 'o', o, 'l', last)
-    else
-      call('HSET', key, 's', '0', 'o', o, 'l', last)
-      keep(key)
-    end
+    call('HSET', key, 'o', o, 'l', last or '')
+  elseif last then
+    call('HSET', key, 'h', h, 'e', e, 'o', o, 'l', last)
+  else
+    call('HSET', key, 'h', h, 'e', e, 'o', o)
+  end
+  if not s then
+    s = '0'
+    call('HSET', key, 's', s)
+    keep(key)
   end
   local n = 4 * i
   out[n + 1], out[n + 2], out[n + 3], out[n + 4] = s, h, e, o

@@ -43,6 +43,47 @@ if closed and rank <= was then
   return {'kept', was}
 end
 
+-- The last steps of every closing.
+local function remember()
+  if rank == '1' then
+    call('SET', key, table.concat({'1', ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]}, ' '), 'EX', ARGV[8])
+  else
+    call('SET', key, rank, 'EX', ARGV[8])
+  end
+  if entries then call('ZREM', KEYS[2], id) end
+end
+
+-- The usual case: an open hold, charged to the very counters it names, every figure exact as a double. Anything else
+-- has written nothing yet and goes on below.
+if entries then
+  local N, counters, S, H, E, O = 0, {}, {}, {}, {}, {}
+  local plus = {n = tonumber(ARGV[3]), t = tonumber(ARGV[4]), T = tonumber(ARGV[5]), r = tonumber(ARGV[6])}
+  local exact = true
+  for counter, e, b in string.gmatch(entries, '([^%s;]+) (%d+) (%d+) %d') do
+    N = N + 1
+    counters[N] = counter
+    local c = call('HMGET', COUNTER .. counter, 's', 'h', 'e', 'o')
+    if not c[1] or not c[2] then exact = false break end
+    local s, h, x = tonumber(c[1]), tonumber(c[2]), tonumber(c[3])
+    if s >= EXACT or h >= EXACT or x >= EXACT then exact = false break end
+    s = s + plus[string.sub(counter, 1, 1)]
+    if s >= EXACT then exact = false break end
+    S[N], H[N], E[N], O[N] = s, h - tonumber(e), x - tonumber(b), tonumber(c[4]) - 1
+  end
+  if exact and table.concat(counters, ' ') == ARGV[7] then
+    moved()
+    local out = {'closed_now', was}
+    for i = 1, N do
+      local s, h, e, o = S[i], H[i], E[i], O[i]
+      call('HSET', COUNTER .. counters[i], 's', s, 'h', h, 'e', e, 'o', o)
+      local n = 5 * i - 3
+      out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = counters[i], s, h, e, o
+    end
+    remember()
+    return out
+  end
+end
+
 -- Counters in the order charged; those a hold names beside them are only freed.
 local names, expected, bound, before, charge = {}, {}, {}, {}, {}
 for counter in string.gmatch(ARGV[7], '%S+') do
@@ -86,34 +127,16 @@ local out = {'closed_now', was}
 for i, counter in ipairs(names) do
   local k, c = COUNTER .. counter, state[i]
   local s, h, e, o = c[1] or '0', c[2] or '0', c[3] or '0', c[4] or '0'
-  local free = expected[counter] and c[2]
-  local ns = tonumber(s) - tonumber(c[1] and before[counter] or '0') + tonumber(charge[counter])
-  if tonumber(s) < EXACT and ns < EXACT and tonumber(h) < EXACT and tonumber(e) < EXACT then
-    s = whole(ns)
-    if free then
-      h, e = whole(tonumber(h) - tonumber(expected[counter])), whole(tonumber(e) - tonumber(bound[counter]))
-      o = tonumber(o) - 1
-      call('HSET', k, 's', s, 'h', h, 'e', e, 'o', o)
-    else
-      call('HSET', k, 's', s)
-    end
-  else
-    if free then
-      h = exactly(call('HINCRBY', k, 'h', negated(expected[counter])), k, 'h')
-      e = exactly(call('HINCRBY', k, 'e', negated(bound[counter])), k, 'e')
-      o = call('HINCRBY', k, 'o', -1)
-    end
-    if before[counter] and c[1] then s = exactly(call('HINCRBY', k, 's', negated(before[counter])), k, 's') end
-    s = exactly(call('HINCRBY', k, 's', charge[counter]), k, 's')
+  if expected[counter] and c[2] then
+    h = exactly(call('HINCRBY', k, 'h', negated(expected[counter])), k, 'h')
+    e = exactly(call('HINCRBY', k, 'e', negated(bound[counter])), k, 'e')
+    o = call('HINCRBY', k, 'o', -1)
   end
+  if before[counter] and c[1] then s = exactly(call('HINCRBY', k, 's', negated(before[counter])), k, 's') end
+  if charge[counter] ~= '0' or not c[1] then s = exactly(call('HINCRBY', k, 's', charge[counter]), k, 's') end
   if not c[1] then keep(k) end
   local n = 5 * i - 3
   out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = counter, s, h, e, o
 end
-if rank == '1' then
-  call('SET', key, table.concat({'1', ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]}, ' '), 'EX', ARGV[8])
-else
-  call('SET', key, rank, 'EX', ARGV[8])
-end
-if entries then call('ZREM', KEYS[2], id) end
+remember()
 return out

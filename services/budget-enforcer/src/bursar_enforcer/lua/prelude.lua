@@ -9,10 +9,10 @@
 --   {bursar}:c:<counter> hash: s spent, h held, e exposed, o open holds, l "<spent> <held> <added>" of the last
 --                        admission, op set when the opening balance was booked
 --
--- MONEY: amounts are decimal strings from end to end. Beyond 2^52 ($4.5 million) they are added by HINCRBY alone, exact
--- in 64 bits. Up to there sums of two doubles are exact as well, and one HSET of them (written by `whole`) replaces a
--- HINCRBY a field, which is half of what a decision costs. No `tostring`, `..` or cjson on an amount that is a number:
--- they write 15 digits and lose the rest.
+-- MONEY: amounts are decimal strings. From 2^52 on ($4.5 million) they are added by HINCRBY alone, exact in 64 bits. Below,
+-- sums of two doubles are exact as well and are handed to HSET as numbers, which the server itself writes with all their
+-- digits (as a 64-bit integer, or with %.17g): one command a counter instead of one a field. No `tostring`, `..` or
+-- cjson on an amount that is a number: they write 14 digits and lose the rest.
 
 local HOLD = '{bursar}:h:'
 local COUNTER = '{bursar}:c:'
@@ -54,11 +54,6 @@ end
 local function exactly(number, key, field)
   if number < EXACT and number > -EXACT then return number end
   return call('HGET', key, field)
-end
-
--- The decimal string of a whole double below 2^53: all digits, no exponent.
-local function whole(number)
-  return string.format('%.0f', number)
 end
 
 -- Counters outlive their window: money 40 days (a late event of a month, overshoot report), the rest 8 days.
