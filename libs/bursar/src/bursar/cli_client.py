@@ -165,12 +165,14 @@ def list_keys(client: Any) -> None:
 
 
 def _budget_line(budget: dict[str, Any]) -> str:
-    spent, limit = budget.get("current_usage", 0), budget.get("max_limit", 0)
-    return f"{_dollars(spent)} of {_dollars(limit)} per {budget.get('reset_duration')}"
+    spent, limit = budget["current_usage"], budget["max_limit"]
+    return f"{_dollars(spent)} of {_dollars(limit)} per {budget['reset_duration']}"
 
 
-def _dollars(amount: float) -> str:
+def _dollars(amount: float | None) -> str:
     """Cents; below one cent as many digits as there are, so that little spending does not read as none."""
+    if amount is None:  # the ledger did not answer: not zero
+        return "unknown"
     return f"${amount:.9f}".rstrip("0") if 0 < amount < 0.01 else f"${amount:,.2f}"
 
 

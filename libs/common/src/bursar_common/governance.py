@@ -19,7 +19,6 @@ import msgspec
 from bursar_common.events import GovernanceData
 
 Enforcement: TypeAlias = Literal["standard", "strict", "observe"]
-EntityKind: TypeAlias = Literal["customer", "team", "user", "virtual_key", "provider", "config", "price_book"]
 
 CONFIG_ID = "config"
 """Entity id of the one installation-wide configuration."""
