@@ -60,8 +60,8 @@ unit: .venv/installed-dev ## Only the unit tests (seconds)
 
 .PHONY: clean
 clean: ## Remove the environment and caches of this checkout (never a home folder)
-	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 .PHONY: bench
-bench: ## Measure against the references, write bench/results/ and docs/figures.md (up to 12 minutes)
-	.venv/bin/python bench/run.py $(BENCH_ARGS)
+bench: .venv/installed-dev ## Measure against the references, write bench/results/ and docs/figures.md (up to 12 minutes)
+	$(BIN)/python bench/run.py $(BENCH_ARGS)
