@@ -97,6 +97,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """``error.type`` of the answer, never its text."""
     refused_by: str = ""
     """Refusal reason, see :data:`bursar_common.wire.RefusalReason`."""
+    would_refuse: str = ""
+    """Counter id of an ``observe`` budget that had no room and let the request pass, else empty."""
     estimated: bool = False
     attempts: int = 1
     billing: Billing = "metered"
