@@ -37,11 +37,15 @@ def measure_hot_path(folder: Path, wanted: set[str], sizes: Sizes, take: Callabl
         references = start_references(processes, folder)
         gateway = Gateway(processes, folder, references.upstream)
         gateway.start()
-        path = HotPath(processes, references, gateway, gateway.govern("bench", rate_limits=True), sizes)
+        governed = gateway.govern("bench", rate_limits="all")
+        path = HotPath(processes, references, gateway, governed, sizes)
         path.warm_up()
         if "cpu" in wanted:
             take(path.per_request, "small", 2.6)
             take(path.per_request, "large", 1.7)
+            path.use(gateway.govern("published", rate_limits="key"))
+            take(path.per_request, "small", 2.6, "budgets on 4 levels, rate limits on the key")
+            path.use(governed)
         if "latency" in wanted:
             take(path.added_latency)
         if "sse" in wanted:
@@ -49,7 +53,7 @@ def measure_hot_path(folder: Path, wanted: set[str], sizes: Sizes, take: Callabl
         if "first-byte" in wanted:
             take(path.first_byte)
         if "decisions" in wanted:
-            key = gateway.govern("decisions", rate_limits=False)
+            key = gateway.govern("decisions", rate_limits="none")
             processes.stop("edge", "admin-api", "aggregator")
             take(path.decisions, key, folder / "redis.sock")
 
@@ -60,7 +64,7 @@ def profile(folder: Path, service: str, sizes: Sizes) -> None:
         references = start_references(processes, folder)
         gateway = Gateway(processes, folder, references.upstream)
         gateway.start(profile=service)
-        key = gateway.govern("bench", rate_limits=True)
+        key = gateway.govern("bench", rate_limits="all")
         for body, requests in (("small", sizes.small_requests * 2), ("large", sizes.large_requests)):
             arguments = ("--requests", str(requests), "--body", body)
             Load(gateway.port, *arguments, "--path", EDGE_PATH, "--header", f"Authorization: Bearer {key.value}").go()

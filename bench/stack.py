@@ -138,10 +138,11 @@ class Gateway:
         parsed: dict[str, Any] = json.loads(text)
         return parsed
 
-    def govern(self, name: str, *, rate_limits: bool) -> Key:
-        """A customer, a team in it, a key in that with one provider config: each of the four with a budget and,
-        if asked for, limits on requests and tokens."""
-        limits: dict[str, Any] = {"budget": BUDGET, **({"rate_limit": RATE_LIMIT} if rate_limits else {})}
+    def govern(self, name: str, *, rate_limits: str) -> Key:
+        """A customer, a team in it, a key in that with one provider config: each of the four with a budget; limits on
+        requests and tokens on ``all`` of them, on the ``key`` alone (as in the published bodies), or on ``none``."""
+        limits: dict[str, Any] = {"budget": BUDGET, **({"rate_limit": RATE_LIMIT} if rate_limits == "all" else {})}
+        own: dict[str, Any] = {"budget": BUDGET, **({"rate_limit": RATE_LIMIT} if rate_limits != "none" else {})}
         customer = self.call("POST", "/api/governance/customers", {"name": f"{name}-customer", **limits})["customer"]
         team = self.call(
             "POST", "/api/governance/teams", {"name": f"{name}-team", "customer_id": customer["id"], **limits}
@@ -153,7 +154,7 @@ class Gateway:
                 "name": f"{name}-key",
                 "team_id": team["id"],
                 "provider_configs": [{"provider": "anthropic", **limits}],
-                **limits,
+                **own,
             },
         )["virtual_key"]
         return Key(key["value"], key["id"])

@@ -1,1 +1,1 @@
-"""Part of Bursar."""
+"""The enforcer: decides over every budget and rate limit in one Redis script, and keeps the ledger."""
