@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from bursar_aggregator.batch import batch_of, in_chunks
 from bursar_aggregator.dead_letters import CUT_HEADER, POSITION_HEADER, REASON_HEADER, dead_letter
 from bursar_aggregator.decode import MAX_REASON_CHARS, Poison, UsageEvent, decode
+from bursar_aggregator.migrations import load_migrations
 from bursar_aggregator.rows import COLUMN_TYPES, COLUMNS, row_of
 from bursar_common.eventlog.port import MAX_RECORD_BYTES, LogRecord, record_bytes
 from bursar_common.events import USAGE_RECORDED, USAGE_TOPIC, Usage
@@ -148,10 +148,14 @@ def test_a_batch_goes_on_behind_poison() -> None:
 
 
 def test_every_field_of_the_event_has_a_column_of_the_schema() -> None:
-    sql = files("bursar_aggregator").joinpath("schema/001_usage_events.sql").read_text()
-    table = sql[: sql.index("ENGINE")]
-    columns = dict(re.findall(r"^    `(\w+)` (.+) COMMENT ", table, re.MULTILINE))
+    table, *later = (migration.sql for migration in load_migrations())
+    columns = dict(re.findall(r"^    `(\w+)` (.+) COMMENT ", table[: table.index("ENGINE")], re.MULTILINE))
+    for sql in later:
+        columns |= re.findall(r"^    ADD COLUMN IF NOT EXISTS `(\w+)` (.+) COMMENT ", sql, re.MULTILINE)
     assert columns == dict(zip(COLUMNS, COLUMN_TYPES, strict=True))
+    view = [sql for sql in later if "VIEW bursar.usage\n" in sql][-1]
+    shown = set(re.findall(r"^    `(\w+)` .+ COMMENT ", view, re.MULTILINE))
+    assert {field for field in Usage.__struct_fields__ if field in columns} - {"text_bytes"} <= shown
     renamed = {"started_at_ms": "started_at", "ended_at_ms": "ended_at", "amounts": "charged_n"}
     assert {renamed.get(field, field) for field in Usage.__struct_fields__} <= set(columns)
 

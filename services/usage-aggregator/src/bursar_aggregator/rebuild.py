@@ -67,7 +67,7 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
             await writer.write(records)
             offset = records[-1].offset + 1
             count += len(records)
-        log.info("partition replayed", topic=topic, partition=partition, up_to=end)
+        log.debug("partition replayed", topic=topic, partition=partition, up_to=end)
     return count
 
 

@@ -55,6 +55,7 @@ _FIELDS: Final[tuple[tuple[str, str, str], ...]] = (
     ("status", "status", "Nullable(UInt16)"),
     ("error_type", "error_type", _TEXT),
     ("refused_by", "refused_by", _TEXT),
+    ("would_refuse", "would_refuse", "String"),
     ("estimated", "estimated", "Bool"),
     ("attempts", "attempts", "UInt16"),
     ("billing", "billing", _TEXT),

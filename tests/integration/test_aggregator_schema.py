@@ -1,0 +1,66 @@
+"""The schema on a database that an older release filled, and applied twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bursar_aggregator.decode import UsageEvent
+from bursar_aggregator.migrations import load_migrations, migrate
+from bursar_aggregator.rows import COLUMN_TYPES, COLUMNS, row_of
+from bursar_common.analytics import Analytics
+from tests.harness.processes import ServiceProcess, free_port
+from tests.harness.usage_events import request_id, usage
+
+TOKEN = "token-of-the-tests"
+COUNTER = "n:budget-2:1795219200:1795305600"
+
+
+@pytest.fixture
+async def analytics(tmp_path: Path) -> AsyncIterator[Analytics]:
+    address = f"127.0.0.1:{free_port()}"
+    env = {"BURSAR_HOME": str(tmp_path), "BURSAR_CLICKHOUSE_LISTEN": address, "BURSAR_INTERNAL_TOKEN": TOKEN}
+    with ServiceProcess("bursar_aggregator.clickhouse_front", env=env, address=address, folder=tmp_path) as front:
+        await front.ready()
+        analytics = Analytics(f"http://bursar:{TOKEN}@{address}/bursar")
+        yield analytics
+        await analytics.close()
+
+
+async def test_an_older_database_gets_the_new_column_and_a_repetition_changes_nothing(analytics: Analytics) -> None:
+    migrations = load_migrations()
+    assert await migrate(analytics, migrations[:4]) == 4
+    old = row_of(UsageEvent("usage:x", 2, usage(1)), "t", 0, 0)
+    assert isinstance(old, tuple)
+    known = [number for number, name in enumerate(COLUMNS) if name != "would_refuse"]
+    await analytics.insert_columns(
+        "usage_events",
+        [COLUMNS[number] for number in known],
+        [COLUMN_TYPES[number] for number in known],
+        [[old[number]] for number in known],
+    )
+    assert await migrate(analytics, migrations) == len(migrations) - 4
+    assert await migrate(analytics, migrations) == 0
+    new = row_of(UsageEvent("usage:y", 2, usage(2, would_refuse=COUNTER)), "t", 0, 1)
+    assert isinstance(new, tuple)
+    await analytics.insert_columns("usage_events", COLUMNS, COLUMN_TYPES, [[value] for value in new])
+
+    expected = [
+        {"request_id": request_id(1), "would_refuse": ""},
+        {"request_id": request_id(2), "would_refuse": COUNTER},
+    ]
+    asked = "SELECT request_id, would_refuse FROM bursar.usage ORDER BY request_id"
+    assert await analytics.query(asked) == expected
+    # A crash in the middle of a file applies its statements again.
+    for migration in migrations:
+        for statement in migration.statements():
+            await analytics.command(statement)
+    assert await analytics.query(asked) == expected
+    (column,) = await analytics.query(
+        "SELECT type, comment FROM system.columns"
+        " WHERE database = 'bursar' AND table = 'usage' AND name = 'would_refuse'"
+    )
+    assert column["type"] == "String"
+    assert "observe budget" in column["comment"]
