@@ -184,6 +184,7 @@ def _event(
         inference_geo=(reader.inference_geo if reader is not None else "") or head.features.geo,
         status=facts.status,
         error_type=facts.error_type or (reader.error_type if reader is not None else ""),
+        would_refuse=admitted.would_refuse,
         estimated=estimated,
         attempts=0 if outcome == "not_sent" else 1,
         billing=facts.billing,
