@@ -219,6 +219,9 @@ class StandInEnforcer:
         )
         self.renewed_hold = self.hold
         self.header = "x-api-key"
+        self.default_key = False
+        """Whether requests without a credential are somebody's."""
+        self.would_refuse = ""
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [each for each in self.operations if isinstance(each, kind)]
@@ -231,19 +234,22 @@ class StandInEnforcer:
     def admitted(self, ask: wire.Admit) -> wire.Admitted:
         return wire.Admitted(
             hold=self.hold,
-            header=ask.key_hashes[0].header,
+            header=ask.key_hashes[0].header if ask.key_hashes else "",
             price_book_id=BOOK.id,
             route=self.route(),
             owners=OWNERS,
             ttl_s=60,
             expected_nusd=5_000_000,
             bound_nusd=90_000_000,
+            would_refuse=self.would_refuse,
         )
 
     def route(self) -> wire.Route:
         return wire.Route("anthropic", "provider-1", credential=self.credential)
 
     def _reply(self, operation: Any) -> Any:
+        if isinstance(operation, wire.Admit | wire.Authorize) and not (operation.key_hashes or self.default_key):
+            return wire.Refused("no_key")
         if isinstance(operation, wire.Admit):
             decided = self.decide(operation) if self.decide is not None else None
             return decided or self.admitted(operation)
@@ -251,7 +257,8 @@ class StandInEnforcer:
             if self.authorize is not None:
                 return self.authorize(operation)
             models = (wire.ModelEntry(MODEL, "Sonnet"), wire.ModelEntry("claude-opus-4-6"))
-            return wire.Authorized(operation.key_hashes[0].header, OWNERS, self.route(), models)
+            header = operation.key_hashes[0].header if operation.key_hashes else ""
+            return wire.Authorized(header, OWNERS, self.route(), models)
         if isinstance(operation, wire.Renew):
             return wire.Ok(hold=self.renewed_hold)
         return wire.Ok()

@@ -381,3 +381,38 @@ async def test_failing_disk_holds_the_settlement_back_until_the_event_is_durable
         broken = False
         await w.enforcer.wait_for(wire.Settle)
         assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_without_any_credential_the_enforcer_says_who_it_is_before_the_body_is_read(tmp_path):
+    async with world(tmp_path) as w:
+        for path in ("/anthropic/v1/messages", "/anthropic/v1/messages/count_tokens"):
+            head = post(SMALL, key="", path=path, close=False)[: -len(SMALL)]
+            raw = await w.raw(head)  # answered and closed without a byte of the body
+            status, error = envelope(raw)
+            assert (status, error["type"]) == (401, "authentication_error")
+            assert "no key was sent" in error["message"]
+        assert [type(each) for each in w.enforcer.operations] == [wire.Authorize, wire.Authorize]
+        assert w.edge.parts.samples.counts == {"no_key": 2}
+        assert not w.upstream.got
+
+
+async def test_without_any_credential_a_default_keys_request_is_served(tmp_path):
+    async with world(tmp_path) as w:
+        w.enforcer.default_key = True
+        assert (await w.raw(post(SMALL, key=""))).startswith(b"HTTP/1.1 200 ")
+        asked, admit = w.enforcer.operations[:2]
+        assert (type(asked), type(admit)) == (wire.Authorize, wire.Admit)
+        assert (asked.key_hashes, admit.key_hashes) == ((), ())
+        assert (await w.event()).virtual_key_id == OWNERS.virtual_key_id
+        assert (await w.raw(post(SMALL, key="", path="/v1/messages/count_tokens"))).startswith(b"HTTP/1.1 200 ")
+        models = await w.raw(b"GET /v1/models HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        assert models.startswith(b"HTTP/1.1 200 ")
+        for got in w.upstream.got:
+            assert got.header("x-api-key") == ["sk-ant-provider"]
+
+
+async def test_the_usage_event_names_the_observed_budget_that_had_no_room(tmp_path):
+    async with world(tmp_path) as w:
+        w.enforcer.would_refuse = "n:watch:1700000000:1800000000"
+        assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
+        assert (await w.event()).would_refuse == "n:watch:1700000000:1800000000"

@@ -46,14 +46,29 @@ async def test_unknown_missing_and_conflicting_keys(inside: Inside) -> None:
     assert await reason(inside, "r2", key_hashes=presented(OTHER, KEY_VALUE)) == "conflicting_keys"
 
 
-async def test_without_enforcement_requests_without_a_credential_are_the_default_keys(inside: Inside) -> None:
+async def test_without_enforcement_requests_without_a_key_are_the_default_keys(inside: Inside) -> None:
     await inside.govern_default()
     await inside.govern("config", Config(enforce_auth_on_inference=False, default_virtual_key_id="key1"), id="config")
     await inside.governed()
     admitted = await inside.admit("r1", key_hashes=())
     assert isinstance(admitted, Admitted)
     assert (admitted.header, admitted.owners.virtual_key_id) == ("", "key1")
-    assert await reason(inside, "r2", key_hashes=presented("sk-ant-unknown")) == "unknown_key"
+    bob = key_hmac(KEY_SECRET, sha256_hex(OTHER))
+    await inside.govern("virtual_key", inside.key(id="key2", name="bob", hmac=bob))
+    await inside.governed()
+    # A client's own login is nobody's key: it is the default key's too, in whatever header it comes.
+    login = await inside.admit("r2", key_hashes=presented("sk-ant-one", "sk-ant-another"))
+    assert isinstance(login, Admitted)
+    assert (login.header, login.owners.virtual_key_id) == ("", "key1")
+    own = await inside.admit("r3", key_hashes=presented("sk-ant-one", OTHER))
+    assert (own.header, own.owners.virtual_key_id) == ("authorization", "key2")
+    (who,) = await inside.batch(Authorize((), list_models=True))
+    assert isinstance(who, Authorized)
+    assert (who.header, who.owners.virtual_key_id) == ("", "key1")
+    await inside.govern("config", Config(default_virtual_key_id="key1"), id="config")
+    await inside.governed()
+    assert await reason(inside, "r4", key_hashes=()) == "no_key"
+    assert await reason(inside, "r5", key_hashes=presented("sk-ant-one")) == "unknown_key"
 
 
 async def test_the_next_request_sees_a_change(inside: Inside) -> None:

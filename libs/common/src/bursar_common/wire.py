@@ -63,6 +63,8 @@ class Admit(msgspec.Struct, frozen=True, tag_field="op", tag="admit"):
 
     request_id: str
     key_hashes: tuple[KeyHash, ...]
+    """Empty: the request carried no credential. Without a key of ours among them the request is the default key's
+    where keys are not enforced, else refused (``no_key``, ``unknown_key``)."""
     model: str
     """Model name without a ``provider/`` prefix."""
     max_tokens: int
@@ -80,6 +82,7 @@ class Authorize(msgspec.Struct, frozen=True, tag_field="op", tag="authorize"):
     """Ask who a caller is and what it may use; no money is involved (models, count_tokens)."""
 
     key_hashes: tuple[KeyHash, ...]
+    """As in :class:`Admit`: may be empty."""
     model: str = ""
     """Empty: any; the answer lists what is allowed."""
     provider: str = ""
@@ -203,7 +206,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
 class Admitted(msgspec.Struct, frozen=True, tag_field="reply", tag="admitted"):
     hold: tuple[HoldEntry, ...]
     header: str
-    """Which of ``key_hashes`` held the key."""
+    """Which of ``key_hashes`` held the key; empty: none, the request is the default key's."""
     price_book_id: str
     route: Route
     owners: Owners

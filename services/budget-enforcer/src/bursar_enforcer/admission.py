@@ -177,20 +177,24 @@ class Admission:
 
     async def _look_up(self, presented: Sequence[KeyHash]) -> Who | Refused:
         """As Redis knows it now."""
-        if not presented:
-            config = await self._policy.config()
-            if config.enforce_auth_on_inference or not config.default_virtual_key_id:
-                return Refused("no_key")
-            policy = self._policy.of_key(config.default_virtual_key_id)
-            if policy is None:
-                policy = await self._policy.load(config.default_virtual_key_id)
-            return Refused("no_key") if policy is None else Who("", policy)
-        found = await self._policy.find_keys(presented)
+        found = await self._policy.find_keys(presented) if presented else []
         if not found:
-            return Refused("unknown_key")
+            default = await self._default_key()
+            if default is not None:
+                return Who("", default)
+            return Refused("unknown_key" if presented else "no_key")
         if len({policy.key.id for _, policy in found}) > 1:
             return Refused("conflicting_keys")
         return Who(found[0][0].header, found[0][1])
+
+    async def _default_key(self) -> KeyPolicy | None:
+        """Whom requests without a key of ours are booked on: those without a credential, and those with credentials
+        of somebody else (a client's own login). None while keys are enforced."""
+        config = await self._policy.config()
+        key_id = config.default_virtual_key_id
+        if config.enforce_auth_on_inference or not key_id:
+            return None
+        return self._policy.of_key(key_id) or await self._policy.load(key_id)
 
     # ---- admit
 

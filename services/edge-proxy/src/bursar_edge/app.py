@@ -20,14 +20,14 @@ from bursar_common.ids import IdMinter, uuid7
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
-from bursar_common.wire import Refused
+from bursar_common.wire import Authorize, Refused
 from bursar_edge import health
 from bursar_edge.admission import LEDGER_TRIES_S, Enforcer
 from bursar_edge.bodies import BodyMemory, BodyProblem, Limits, read_json_body
 from bursar_edge.books import FETCH_S, PriceBooks
-from bursar_edge.credentials import CredentialStore
+from bursar_edge.credentials import CredentialStore, presented
 from bursar_edge.exchange import Exchange, Parts, send
-from bursar_edge.free_calls import count_tokens, list_models, one_model
+from bursar_edge.free_calls import count_tokens, list_models, one_model, who_asks
 from bursar_edge.health import Neighbour
 from bursar_edge.incoming import ClientGone, ClientServer, Incoming, answer_headers
 from bursar_edge.management_relay import relay_to_admin
@@ -260,11 +260,15 @@ class Edge:
 
     async def _inference(self, incoming: Incoming, request_id: str, target: str, *, paid: bool) -> None:
         headers = incoming.headers
-        if not ("authorization" in headers or "x-api-key" in headers or "x-bf-vk" in headers):
-            if not incoming.payload.is_eof():
-                incoming.keep_alive = False
-            send(incoming, say(Refused("no_key"), request_id), request_id)
-            return
+        key_hashes = presented(headers)
+        if not key_hashes:
+            # Only a default key lets such a request in: asked before its body may take memory.
+            who = await who_asks(self.parts, Authorize(()))
+            if isinstance(who, Refused):
+                if not incoming.payload.is_eof():
+                    incoming.keep_alive = False
+                send(incoming, say(who, request_id), request_id)
+                return
         body, lease = await read_json_body(incoming, self._limits, self.memory)
         try:
             betas = headers.getall("anthropic-beta", None)
@@ -276,9 +280,9 @@ class Edge:
                 return
             del body
             if paid:
-                await Exchange(self.parts, incoming, request_id, target, head, lease).run()
+                await Exchange(self.parts, incoming, request_id, target, head, lease, key_hashes).run()
             else:
-                await count_tokens(self.parts, incoming, request_id, target, head)
+                await count_tokens(self.parts, incoming, request_id, target, head, key_hashes)
         finally:
             lease.release()
 

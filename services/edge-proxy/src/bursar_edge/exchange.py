@@ -18,12 +18,12 @@ import structlog
 from bursar_common.clock import Clock, rfc3339
 from bursar_common.events import USAGE_DENIED, USAGE_RECORDED, Billing, Outcome, encode_event
 from bursar_common.ids import IdMinter
-from bursar_common.wire import Admit, Admitted, Ok, Refused, Release, Renew, Settle, encode
+from bursar_common.wire import Admit, Admitted, KeyHash, Ok, Refused, Release, Renew, Settle, encode
 from bursar_edge.admission import Enforcer, LedgerUnreachable
 from bursar_edge.attribution import attribute
 from bursar_edge.bodies import Lease
 from bursar_edge.books import PriceBooks
-from bursar_edge.credentials import CredentialStore, own_login, presented
+from bursar_edge.credentials import CredentialStore, own_login
 from bursar_edge.incoming import REASONS, ClientGone, Incoming, answer_headers
 from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, Origin, Reply, exchange
 from bursar_edge.outbox import Outbox
@@ -88,13 +88,20 @@ class Exchange:
     """One ``POST /v1/messages``."""
 
     def __init__(
-        self, parts: Parts, incoming: Incoming, request_id: str, target: str, head: RequestHead, lease: Lease
+        self,
+        parts: Parts,
+        incoming: Incoming,
+        request_id: str,
+        target: str,
+        head: RequestHead,
+        lease: Lease,
+        key_hashes: tuple[KeyHash, ...],
     ) -> None:
         self._parts = parts
         self._incoming = incoming
         self._lease = lease
         self._target = target
-        self._key_hashes = presented(incoming.headers)
+        self._key_hashes = key_hashes
         started_at_ms = parts.clock.now_ms()
         attribution = attribute(incoming.headers, head.user_id)
         if attribution.dropped_tags:
@@ -106,9 +113,6 @@ class Exchange:
     async def run(self) -> None:
         """Answer the request. Raises ClientGone and CancelledError when the client left."""
         parts, facts = self._parts, self._facts
-        if not self._key_hashes:
-            self._refuse(Refused("no_key"))
-            return
         if not parts.outbox.reserve():
             self._refuse(Refused("outbox_full"))
             return

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 import structlog
 
-from bursar_common.wire import Authorize, Authorized, ModelEntry, Refused
+from bursar_common.wire import Authorize, Authorized, KeyHash, ModelEntry, Refused
 from bursar_edge.admission import LedgerUnreachable
 from bursar_edge.attribution import Attribution
 from bursar_edge.credentials import own_login, presented
@@ -26,29 +26,37 @@ MAX_LISTED_MODELS = 1000
 """Models of one page, as the provider has it."""
 
 
+async def who_asks(parts: Parts, ask: Authorize) -> Authorized | Refused:
+    """As the enforcer knows the caller; refusals that are nobody's are counted."""
+    try:
+        reply = await parts.enforcer.authorize(ask)
+    except LedgerUnreachable as problem:
+        log.warning("ledger_unreachable", why=str(problem))
+        reply = Refused("ledger_unreachable")
+    if isinstance(reply, Refused) and reply.owners is None:
+        parts.samples.refused(reply.reason, ask.key_hashes)
+    return reply
+
+
 async def _authorize(parts: Parts, incoming: Incoming, request_id: str, ask: Authorize) -> Authorized | None:
     """Who asks; None after refusing."""
-    refused: Refused
-    if not ask.key_hashes:
-        refused = Refused("no_key")
-    else:
-        try:
-            reply = await parts.enforcer.authorize(ask)
-            if isinstance(reply, Authorized):
-                return reply
-            refused = reply
-        except LedgerUnreachable as problem:
-            log.warning("ledger_unreachable", why=str(problem))
-            refused = Refused("ledger_unreachable")
-    if refused.owners is None:
-        parts.samples.refused(refused.reason, ask.key_hashes)
-    send(incoming, say(refused, request_id), request_id)
+    who = await who_asks(parts, ask)
+    if isinstance(who, Authorized):
+        return who
+    send(incoming, say(who, request_id), request_id)
     return None
 
 
-async def count_tokens(parts: Parts, incoming: Incoming, request_id: str, target: str, head: RequestHead) -> None:
+async def count_tokens(
+    parts: Parts,
+    incoming: Incoming,
+    request_id: str,
+    target: str,
+    head: RequestHead,
+    key_hashes: tuple[KeyHash, ...],
+) -> None:
     """Forward ``count_tokens`` for a caller who may use the model. Never charged, never recorded."""
-    ask = Authorize(presented(incoming.headers), model=head.model, provider=head.provider)
+    ask = Authorize(key_hashes, model=head.model, provider=head.provider)
     who = await _authorize(parts, incoming, request_id, ask)
     if who is None:
         return
