@@ -13,12 +13,14 @@ from aiokafka import AIOKafkaProducer
 
 from bursar_aggregator.dead_letters import POSITION_HEADER, REASON_HEADER
 from bursar_aggregator.log_worker import GROUP
+from bursar_aggregator.people import PEOPLE_GROUP
 from bursar_common.analytics import Analytics
 from bursar_common.eventlog.kafka import KafkaEventLog
 from bursar_common.eventlog.port import LogRecord, NewRecord
-from bursar_common.events import USAGE_TOPIC
+from bursar_common.events import GOVERNANCE_TOPIC, USAGE_TOPIC
 from bursar_common.settings import Settings
 from bursar_common.topics import apply_topics
+from tests.harness.aggregator_people import user_record
 from tests.harness.kafka_server import KafkaServer
 from tests.harness.processes import ServiceProcess, eventually, free_port
 from tests.harness.usage_events import usage, usage_record, usage_records
@@ -246,6 +248,33 @@ async def test_rebuild_beside_the_running_job(kafka: KafkaServer, tmp_path: Path
         assert rebuild.wait(60) == 0, rebuild.output()
         await cluster.until_requests(400)
         assert await cluster.figures() == expected(400)
+
+
+async def test_names_of_people_come_once_and_go(kafka: KafkaServer, tmp_path: Path) -> None:
+    async with running(kafka, tmp_path) as cluster:
+        await cluster.log.append([usage_record(usage(number, user_id=f"u{number}")) for number in (1, 2)])
+        await cluster.log.append([user_record("u1", "Ann", seen=0), user_record("u2", "Bob", seen=0)])
+        await eventually(lambda: shown_as(cluster, ["Ann", "Bob"]), 60)
+        with cluster.new_job("second") as second:
+            await second.ready()
+            await cluster.log.append([user_record("u1", None, seen=1), user_record("u2", "Rob", seen=1)])
+            # Both replicas write the row of version 2; twins merge, and the view shows one.
+            await eventually(lambda: shown_as(cluster, ["", "Rob"]), 60)
+            await eventually(lambda: stored_names(cluster, {"Rob"}), 60)
+
+        async def committed() -> bool:
+            return await cluster.log.committed(PEOPLE_GROUP, GOVERNANCE_TOPIC, 0) == 4
+
+        await eventually(committed, 30)
+
+
+async def shown_as(cluster: Cluster, users: list[str]) -> bool:
+    rows = await cluster.analytics.query('SELECT "user" FROM bursar.usage ORDER BY user_id')
+    return [row["user"] for row in rows] == users
+
+
+async def stored_names(cluster: Cluster, names: set[str]) -> bool:
+    return {row["name"] for row in await cluster.analytics.query("SELECT name FROM bursar.people")} == names
 
 
 async def test_the_broker_going_away_and_coming_back(kafka: KafkaServer, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from bursar_common.eventlog.port import NewRecord
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import USAGE_TOPIC, Usage
 from bursar_common.wire import Amounts
+from tests.harness.aggregator_people import user_record
 from tests.harness.processes import Process, ServiceProcess, eventually, free_port
 from tests.harness.usage_events import STARTED_AT_MS, request_id, usage, usage_record, usage_records
 
@@ -179,6 +180,54 @@ async def test_corrections_are_added_once_and_people_can_be_forgotten(machine: M
     assert await machine.rows(asked) == [corrected | {"user": "Ann"}]
     await machine.inner.command("DELETE FROM bursar.people WHERE user_id = 'u1'")
     assert await machine.rows(asked) == [corrected | {"user": ""}]
+
+
+async def test_names_of_people_follow_governance_and_leave_the_table_with_them(machine: Machine) -> None:
+    await machine.log.append([usage_record(usage(number, user_id=f"u{number}")) for number in (1, 2, 3)])
+    await machine.until_committed()
+    names = 'SELECT "user" FROM bursar.usage ORDER BY user_id'
+    stored = "SELECT user_id, name FROM bursar.people ORDER BY user_id, version"
+
+    async def until(shown: list[str], rows: dict[str, str]) -> None:
+        async def so() -> bool:
+            found = await machine.rows(stored)
+            return [row["user"] for row in await machine.rows(names)] == shown and found == [
+                {"user_id": user_id, "name": name} for user_id, name in rows.items()
+            ]
+
+        await eventually(so, 30)
+
+    await machine.log.append([user_record("u1", "Ann", seen=0), user_record("u2", "Bob O'Neil \\", seen=0)])
+    await until(["Ann", "Bob O'Neil \\", ""], {"u1": "Ann", "u2": "Bob O'Neil \\"})
+    # Renamed: the former name is in no row. The second event saw a version that had passed, the third none there was.
+    await machine.log.append(
+        [
+            user_record("u1", "Anna", seen=1),
+            user_record("u1", "Mallory", seen=1),
+            user_record("u2", None, seen=7),
+            user_record("u3", "Cid", seen=0),
+        ]
+    )
+    await until(["Anna", "Bob O'Neil \\", "Cid"], {"u1": "Anna", "u2": "Bob O'Neil \\", "u3": "Cid"})
+    await machine.log.append([user_record("u2", None, seen=1)])
+    await until(["Anna", "", "Cid"], {"u1": "Anna", "u3": "Cid"})
+
+    machine.process.kill9()
+    await machine.log.append([user_record("u3", None, seen=1)])
+    machine.process.start()
+    await machine.process.ready()
+    await until(["Anna", "", ""], {"u1": "Anna"})
+    rebuild = machine.program("bursar_aggregator.rebuild")
+    rebuild.start()
+    assert rebuild.wait(60) == 0, rebuild.output()
+    assert rebuild.output() == "Analytics rebuilt from 3 events.\n"
+    await until(["Anna", "", ""], {"u1": "Anna"})
+
+    assert machine.process.terminate() == 0
+    shutil.rmtree(machine.home / "clickhouse")
+    machine.process.start()
+    await machine.process.ready()
+    await until(["Anna", "", ""], {"u1": "Anna"})
 
 
 async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(machine: Machine) -> None:

@@ -11,6 +11,7 @@ from bursar_aggregator.destination import embedded, open_analytics, until_migrat
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.log_worker import LogWorker
 from bursar_aggregator.migrations import SchemaMismatch
+from bursar_aggregator.people import follow_people
 from bursar_aggregator.writer import InsertRefused, UsageWriter
 from bursar_common.analytics import AnalyticsRefused
 from bursar_common.eventlog import open_log
@@ -67,5 +68,7 @@ async def serve_one_machine(settings: Settings) -> int:
         health = Health(lambda: writer.why_waiting or worker.why_unready)
         await serve_health(health, settings.aggregator_listen, stack)
         await until_migrated(analytics, event_log, health, stop)
+        if not stop.is_set():
+            follow_people(analytics, event_log, stack)
         await worker.run(stop)
     return 0

@@ -26,6 +26,7 @@ from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
 from bursar_aggregator.destination import open_analytics, until_migrated
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.log_worker import GROUP
+from bursar_aggregator.people import follow_people
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.kafka_connection import client_options
@@ -150,6 +151,7 @@ async def serve_faust(settings: Settings) -> int:
             return 0
         probing = asyncio.ensure_future(probe.run())
         stack.callback(probing.cancel)
+        follow_people(analytics, event_log, stack)
         await _work(job, stop)
         if job.failure is not None:
             raise job.failure
