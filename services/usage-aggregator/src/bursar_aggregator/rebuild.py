@@ -3,7 +3,7 @@
 It empties the table and replays the usage topic up to its end as of then. The aggregator may go on meanwhile: what it
 writes before the emptying stands in the log below that end and is replayed, what it writes later stays, and whatever
 is written twice merges. Rows older than what the log still keeps cannot be replayed and are left alone. Until it is
-done, figures are incomplete.
+done, figures are incomplete. Names of people are not touched: the aggregator puts them right by itself.
 
 On one machine the folder belongs to the running aggregator, so the work goes through its HTTP front; if none runs, the
 engine is opened here.
