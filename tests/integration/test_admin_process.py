@@ -22,6 +22,7 @@ from bursar_common.wire import (
     Admitted,
     Amounts,
     Features,
+    HoldEntry,
     KeyHash,
     Ok,
     Operation,
@@ -33,7 +34,7 @@ from bursar_common.wire import (
     encode,
 )
 from tests.harness import RedisServer, ServiceProcess
-from tests.harness.admin import INTERNAL_TOKEN, KEY_SECRET
+from tests.harness.admin import INTERNAL_TOKEN, KEY_SECRET, EnforcerStandIn, running_admin
 from tests.harness.waiting import eventually
 
 TOKEN = "the-admin-token"
@@ -187,6 +188,78 @@ async def test_the_very_next_request_sees_a_change_and_figures_are_the_ledgers(m
     assert (await machine.call("DELETE", path))[0] == 200
     (gone,) = await machine.ask(admission(answer["virtual_key"]["value"], "01a1fd90-0000-7000-8000-000000000023"))
     assert isinstance(gone, Refused)
+
+
+class ShiftedClock(SystemClock):
+    """The system's clock, ``shift_s`` ahead."""
+
+    def __init__(self, shift_s: int) -> None:
+        self._shift_ms = shift_s * 1000
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self._shift_ms
+
+
+async def test_a_closed_window_reports_its_overshoot(machine: Machine) -> None:
+    """Requests are admitted and settled now; a second admin-api that lives a day later reads the window as closed."""
+    body = {"name": "k", "budget": {"max_limit": 1, "reset_duration": "1d"}}
+    status, answer = await machine.call("POST", KEYS, body)
+    assert status == 200, answer
+    key = answer["virtual_key"]
+    (budget,) = key["budgets"]
+    assert budget["previous_window"] is None
+    first, second = (f"01a1fd90-0000-7000-8000-00000000000{number}" for number in (1, 2))
+    holds = []
+    for request_id in (first, second):
+        (admitted,) = await machine.ask(admission(key["value"], request_id))
+        assert isinstance(admitted, Admitted), admitted
+        holds.append(admitted.hold)
+    (before,) = [entry.expected for entry in holds[0] if budget["id"] in entry.counter]
+    held = 2 * before
+    path = f"{KEYS}/{key['id']}"
+
+    async def settle(request_id: str, hold: tuple[HoldEntry, ...], cost_nusd: int) -> None:
+        amounts = Amounts(n=cost_nusd, t=1, T=1, r=1)
+        (settled,) = await machine.ask(Settle(request_id, hold, amounts, "completed", virtual_key_id=key["id"]))
+        assert isinstance(settled, Ok), settled
+
+    async with running_admin(machine.folder, enforcer=EnforcerStandIn(), clock=ShiftedClock(86_400), name="later") as a:
+        await settle(first, holds[0], 900_000_000)
+        _, answer, _ = await a.call("GET", path)
+        assert answer["balances"] == "live"
+        closed = answer["virtual_key"]["budgets"][0]["previous_window"]
+        assert closed == {
+            "window_start": budget["window_start"],
+            "window_end": budget["window_end"],
+            "spent_nusd": 900_000_000,
+            "open_holds": 1,
+            "overshoot_nusd": 0,
+            "overshoot_bound_nusd": 900_000_000 - held,
+        }
+
+        await settle(second, holds[1], 600_000_000)
+        _, listed, _ = await a.call("GET", KEYS)
+        (reported,) = listed["virtual_keys"][0]["budgets"]
+        assert (reported["spent_nusd"], reported["window_start"]) == (0, budget["window_end"])
+        assert reported["previous_window"] == {
+            **closed,
+            "spent_nusd": 1_500_000_000,
+            "open_holds": 0,
+            "overshoot_nusd": 500_000_000,
+            "overshoot_bound_nusd": 1_500_000_000 - held,
+        }
+
+        # What the ledger never heard of is none, not zero; and the limit is the one that holds now.
+        created = await a.create("virtual-keys", name="unused", budget={"max_limit": 1, "reset_duration": "1d"})
+        assert created["virtual_key"]["budgets"][0]["previous_window"] is None
+        status, answer, _ = await a.call("PATCH", path, {"budget": {"max_limit": 1.4}})
+        assert status == 200
+        assert answer["virtual_key"]["budgets"][0]["previous_window"]["overshoot_nusd"] == 100_000_000
+
+    later = ShiftedClock(2 * 86_400)
+    async with running_admin(machine.folder, enforcer=EnforcerStandIn(), clock=later, name="even-later") as a:
+        _, listed, _ = await a.call("GET", KEYS)
+        assert [k["budgets"][0]["previous_window"] for k in listed["virtual_keys"]] == [None, None]
 
 
 async def test_a_key_brought_along_by_its_hash_works(machine: Machine) -> None:

@@ -103,7 +103,8 @@ async def test_ten_thousand_keys_start_and_list(tmp_path: Path) -> None:
         assert [key["name"] for key in answer["virtual_keys"]] == ["k5000"]
         _, answer, _ = await admin.call("GET", f"{KEYS}?team_id={team}&limit=500")
         assert (answer["count"], answer["total_count"]) == (500, 10_000)
-        assert len(set(admin.enforcer.asked)) == 200 + 1 + 500
+        windows = 2  # the current one and the one before
+        assert len(set(admin.enforcer.asked)) == (200 + 1 + 500) * windows
         status, answer, _ = await admin.call("DELETE", f"/api/governance/teams/{team}")
         assert status == 409
         assert answer["error"]["children_count"] == 10_000

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 BalancesState = Literal["live", "unavailable"]
 """``unavailable``: the ledger could not be asked; every figure that is its to give is null, none is zero."""
+
+
+class PreviousWindowAnswer(TypedDict):
+    """The window that ended where the current one starts. Figures are null while the ledger cannot be asked."""
+
+    window_start: str
+    window_end: str
+    spent_nusd: int | None
+    open_holds: Annotated[
+        int | None,
+        Field(description="Requests admitted in this window and not settled yet; the figures are final once it is 0."),
+    ]
+    overshoot_nusd: Annotated[
+        int | None, Field(description="What was spent above the limit as it is now; 0 where the limit was kept.")
+    ]
+    overshoot_bound_nusd: Annotated[
+        int | None,
+        Field(
+            description="What spent may have exceeded the limit by, as promised: spent minus what was spent and held "
+            "at the window's last admission. Negative where requests cost less than expected; null where no admission "
+            "is on record."
+        ),
+    ]
 
 
 class BudgetAnswer(TypedDict):
@@ -24,6 +48,10 @@ class BudgetAnswer(TypedDict):
     held_nusd: int | None
     window_start: str
     window_end: str
+    previous_window: Annotated[
+        PreviousWindowAnswer | None,
+        Field(description="Null in the budget's first window, and where the ledger has no counter of the one before."),
+    ]
 
 
 class RateLimitAnswer(TypedDict):

@@ -203,6 +203,14 @@ def window_of(budget: Budget, timezone: str, now_s: int) -> tuple[int, int]:
     return bounds(window, budget.calendar_aligned, budget.anchored_at_s, timezone, now_s)
 
 
+def previous_window_of(budget: Budget, timezone: str, now_s: int) -> tuple[int, int] | None:
+    """Start and end (Unix s) of the window that ended where the current one starts; None in the budget's first."""
+    start_s, _ = window_of(budget, timezone, now_s)
+    if start_s <= max(budget.anchored_at_s, budget.opening_window_start_s):
+        return None
+    return window_of(budget, timezone, start_s - 1)
+
+
 def _check_window(window: str, aligned: bool, path: str, own: bool, name: str) -> None:
     try:
         parse_window(window, aligned)

@@ -11,6 +11,7 @@ from typing import Any
 from bursar_admin.answers import (
     BudgetAnswer,
     CustomerAnswer,
+    PreviousWindowAnswer,
     PriceOverrideAnswer,
     ProviderAnswer,
     ProviderConfigAnswer,
@@ -19,7 +20,7 @@ from bursar_admin.answers import (
     UserAnswer,
     VirtualKeyAnswer,
 )
-from bursar_admin.limits import window_of
+from bursar_admin.limits import previous_window_of, window_of
 from bursar_admin.projection import Projection
 from bursar_admin.writes import zone_of
 from bursar_common.clock import rfc3339
@@ -49,6 +50,18 @@ class Figures:
     def __init__(self, balances: Mapping[str, Balance] | None) -> None:
         self._balances = balances
 
+    @property
+    def known(self) -> bool:
+        return self._balances is not None
+
+    def charged(self, counter: str) -> Balance | None:
+        """The counter's balance; None where the ledger has none, or could not be asked."""
+        balance = self._balances.get(counter) if self._balances is not None else None
+        # A counter that does not exist is answered with zeros; one that was charged or admitted on never is.
+        if balance is None or balance == Balance(counter, 0, 0, 0):
+            return None
+        return balance
+
     def spent(self, counter: str) -> int | None:
         if self._balances is None:
             return None
@@ -63,13 +76,16 @@ class Figures:
 
 
 def counters_of(projection: Projection, document: Any, now_s: int) -> Iterator[str]:
-    """Ids of the counters of an entity's limits in their current windows."""
+    """Ids of the counters of an entity's limits in their current windows, and of its budgets' in the windows before."""
     if isinstance(document, User | Provider):
         return
     zone = zone_of(projection, document)
     for owner in (document, *(getattr(document, "provider_configs", None) or ())):
         for budget in owner.budgets:
             yield _budget_half(budget, zone, now_s)[0]
+            previous = _previous_half(budget, zone, now_s)
+            if previous is not None:
+                yield previous[0]
         if owner.rate_limit is not None:
             for half in (_token_half(owner.rate_limit, zone, now_s), _request_half(owner.rate_limit, zone, now_s)):
                 if half is not None:
@@ -79,6 +95,11 @@ def counters_of(projection: Projection, document: Any, now_s: int) -> Iterator[s
 def _budget_half(budget: Budget, zone: str, now_s: int) -> Half:
     start_s, end_s = window_of(budget, zone, now_s)
     return counter_id("n", budget.id, start_s, end_s), start_s, end_s
+
+
+def _previous_half(budget: Budget, zone: str, now_s: int) -> Half | None:
+    window = previous_window_of(budget, zone, now_s)
+    return None if window is None else (counter_id("n", budget.id, *window), *window)
 
 
 def _token_half(limit: RateLimit, zone: str, now_s: int) -> Half | None:
@@ -127,6 +148,25 @@ def budget_answer(budget: Budget, zone: str, figures: Figures, now_s: int) -> Bu
         "held_nusd": held,
         "window_start": _made(start_s),
         "window_end": _made(end_s),
+        "previous_window": _previous_window(budget, zone, figures, now_s),
+    }
+
+
+def _previous_window(budget: Budget, zone: str, figures: Figures, now_s: int) -> PreviousWindowAnswer | None:
+    half = _previous_half(budget, zone, now_s)
+    if half is None:
+        return None
+    counter, start_s, end_s = half
+    balance = figures.charged(counter)
+    if balance is None and figures.known:
+        return None
+    return {
+        "window_start": _made(start_s),
+        "window_end": _made(end_s),
+        "spent_nusd": balance.spent if balance else None,
+        "open_holds": balance.open_holds if balance else None,
+        "overshoot_nusd": max(0, balance.spent - budget.limit_nusd) if balance else None,
+        "overshoot_bound_nusd": balance.overshoot_bound if balance else None,
     }
 
 
