@@ -33,7 +33,7 @@ async def test_refusal_is_answered_and_recorded_as_denied(tmp_path):
         raw = await w.raw(post(SMALL, "x-bursar-project: apollo", "x-bursar-tag-cell: blue"))
         status, error = envelope(raw)
         assert (status, error["type"]) == (402, "billing_error")
-        assert "team platform-engineering is used up: $500.00 of $500.00 spent, resets 2027-01-15" in error["message"]
+        assert 'team "platform-engineering" is used up: $500.00 of $500.00 spent, resets 2027-01-15' in error["message"]
         assert b"x-should-retry: false" in raw
         ((event, usage),) = await w.events()
         assert event.type == "bursar.usage.denied.v1"

@@ -145,7 +145,8 @@ async def test_a_token_limit_admits_one_that_is_larger_than_itself_only_when_unt
     assert reserved.refusal.reason == "tokens_reserved"
     await inside.batch(Settle("r1", big.hold, Amounts(n=1, t=3, T=4, r=1), "completed"))
     limited = await inside.admit("r2")
-    assert (limited.reason, limited.spent, limited.unit) == ("tokens_limited", 3, "t")
+    assert (limited.reason, limited.spent, limited.unit) == ("tokens_too_large", 3, "t")
+    assert limited.needed > limited.limit - limited.spent
     assert 0 < limited.retry_after_s <= 86_400
 
 

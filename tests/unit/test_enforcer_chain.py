@@ -147,7 +147,11 @@ def test_refusals_name_the_limit_and_when_it_resets() -> None:
     reply = [b"refused", b"large", 1, b"7", b"40", b"5", b"5", b"1"]
     refused = refusal(plan, reply, (1, 2, 3, 20, 30, 1), owners, ANCHOR_S + 600)
     assert isinstance(refused, Refused)
-    assert (refused.reason, refused.spent, refused.needed, refused.retry_after_s) == ("tokens_limited", 40, 20, 3000)
+    told = (refused.reason, refused.spent, refused.needed, refused.retry_after_s)
+    assert told == ("tokens_too_large", 40, 20, 3000)
+    refused = refusal(plan, [b"refused", b"spent", *reply[2:]], (1, 2, 3, 20, 30, 1), owners, ANCHOR_S + 600)
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.retry_after_s) == ("tokens_limited", 3000)
 
 
 def test_holds_survive_the_way_through_redis() -> None:

@@ -325,6 +325,7 @@ RefusalReason = Literal[
     "budget_reserved",
     "requests_limited",
     "tokens_limited",
+    "tokens_too_large",
     "tokens_reserved",
     "released",
 ]

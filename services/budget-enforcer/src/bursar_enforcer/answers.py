@@ -12,7 +12,7 @@ RETRY_IN_MS = 50
 the order, and one look costs some 50 us."""
 
 _MONEY = {b"spent": "budget_spent", b"large": "budget_too_large", b"reserved": "budget_reserved"}
-_TOKENS = {b"spent": "tokens_limited", b"large": "tokens_limited", b"reserved": "tokens_reserved"}
+_TOKENS = {b"spent": "tokens_limited", b"large": "tokens_too_large", b"reserved": "tokens_reserved"}
 
 
 def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owners, now_s: int) -> Refused | Reserved:

@@ -8,13 +8,13 @@ line; the request id at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
 
+from bursar_common import money
+from bursar_common.windows import parse_window
 from bursar_common.wire import Refused
 
 LONGEST_CLIENT_WAIT_S = 60
@@ -31,9 +31,12 @@ class Refusal(NamedTuple):
     retry: bool
     """Whether the client may try again by itself (no ``x-should-retry: false``)."""
     text: str
-    """Template; the names in braces are the fields of :class:`_Words`."""
+    """Template; the names in braces are filled in by :func:`sentence`."""
     when: str
     """For the document."""
+    other_text: str = ""
+    """Template for the case that ``text`` does not fit, see :func:`_is_other`."""
+    other_when: str = ""
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -90,21 +93,21 @@ REFUSALS: dict[str, Refusal] = {
         403,
         _PERMISSION,
         False,
-        "Ask whoever runs the gateway to activate virtual key {owner}: it is switched off.",
+        "Ask whoever runs the gateway to activate {owner}: it is switched off.",
         "key not active",
     ),
     "expired_key": Refusal(
         403,
         _PERMISSION,
         False,
-        "Ask whoever runs the gateway for a new key: virtual key {owner} has expired.",
+        "Ask whoever runs the gateway for a new key: {owner} has expired.",
         "key past its end",
     ),
     "inactive_owner": Refusal(
         403,
         _PERMISSION,
         False,
-        "Ask whoever runs the gateway: {owner_kind} {owner}, which this key belongs to, is switched off.",
+        "Ask whoever runs the gateway: {owner}, which this key belongs to, is switched off.",
         "team or customer not active",
     ),
     "provider_not_allowed": Refusal(
@@ -113,6 +116,8 @@ REFUSALS: dict[str, Refusal] = {
         False,
         "Choose another model with /model: this key may not use provider {subject}. Allowed: {allowed}.",
         "provider not among the key's",
+        "Ask whoever runs the gateway: this key may use no provider that is set up here.",
+        "no provider is the key's at all",
     ),
     "unknown_provider": Refusal(
         403,
@@ -140,23 +145,24 @@ REFUSALS: dict[str, Refusal] = {
         403,
         _PERMISSION,
         False,
-        "Leave out {subject}, or set max_uses on it: under the strict budget of {owner_kind} {owner} a request needs an"
-        " upper bound, and this has none.",
-        "strict budget, request without an upper bound",
+        "Leave out {subject}, or set max_uses on it: under the strict budget of {owner} a request needs an upper bound,"
+        " and this has none.",
+        "strict budget, a server tool without an upper bound",
+        "Leave out {subject}: under the strict budget of {owner} a request needs an upper bound, and this has none.",
+        "strict budget, another feature without an upper bound",
     ),
     "budget_spent": Refusal(
         402,
         _BILLING,
         False,
-        "Budget of {owner_kind} {owner} is used up: {spent} of {limit} spent, resets {resets}. Ask whoever runs the"
-        " gateway to raise it.",
+        "Budget of {owner} is used up: {used} spent, resets {resets}. Ask whoever runs the gateway to raise it.",
         "budget spent",
     ),
     "budget_too_large": Refusal(
         402,
         _BILLING,
         False,
-        "Budget of {owner_kind} {owner} has too little left: this request {could} {needed}, {left} of {limit} is left"
+        "Budget of {owner} has too little left: this request {could} {needed}, {left} of {limit} is left"
         " until {resets}. Use /compact or a cheaper /model, or ask whoever runs the gateway to raise it.",
         "what is left is less than the request's expected cost (strict: than its bound)",
     ),
@@ -164,7 +170,7 @@ REFUSALS: dict[str, Refusal] = {
         429,
         _RATE,
         False,
-        "Budget of {owner_kind} {owner} is held by requests still running: {spent} of {limit} spent, and none ended"
+        "Budget of {owner} is held by requests still running: {used} spent, and none ended"
         " within the time this one could wait. Try again when they have finished.",
         "would fit without the requests in flight; waited `BURSAR_ADMISSION_WAIT_S`",
     ),
@@ -172,21 +178,29 @@ REFUSALS: dict[str, Refusal] = {
         429,
         _RATE,
         True,
-        "Rate limit of {owner_kind} {owner} reached: {limit} per {window}, resets {resets}.",
+        "Rate limit of {owner} reached: {limit} per {window}, resets {resets}.",
         "requests in the window",
     ),
     "tokens_limited": Refusal(
         429,
         _RATE,
         True,
-        "Token limit of {owner_kind} {owner} reached: {spent} of {limit} per {window}, resets {resets}.",
+        "Token limit of {owner} reached: {used} per {window}, resets {resets}.",
         "tokens in the window",
+    ),
+    "tokens_too_large": Refusal(
+        429,
+        _RATE,
+        True,
+        "Token limit of {owner} has too little left: this request is expected to take {needed}, {left_number} {are}"
+        " left of {limit} per {window}, resets {resets}. Use /compact, or ask whoever runs the gateway to raise it.",
+        "what is left of the tokens in the window is less than the request's expected tokens",
     ),
     "tokens_reserved": Refusal(
         429,
         _RATE,
         False,
-        "Token limit of {owner_kind} {owner} is held by requests still running, and none ended within the time this one"
+        "Token limit of {owner} is held by requests still running, and none ended within the time this one"
         " could wait. Try again when they have finished.",
         "would fit without the requests in flight; waited `BURSAR_ADMISSION_WAIT_S`",
     ),
@@ -303,28 +317,60 @@ REFUSALS: dict[str, Refusal] = {
 
 _KINDS = {
     "virtual_key": "virtual key",
-    "provider_config": "the provider of key",
     "team": "team",
     "customer": "customer",
 }
-_UNITS: dict[str, Callable[[int], str]] = {
-    "n": lambda amount: dollars(amount),
-    "t": lambda amount: f"{amount:,} tokens",
-    "T": lambda amount: f"{amount:,} tokens",
-    "r": lambda amount: f"{amount:,} requests",
-}
+_NOUNS = {"t": "token", "T": "token", "r": "request"}
+_NOT_BOUND_BY_MAX_USES = ("mcp_servers", "compact", "advisor", "more than ")
+"""Beginnings of what the enforcer names as unbounded that a ``max_uses`` would not bound."""
+_SHORT_WINDOW_S = 3600
+"""Up to this length, the end of a window is told to the second: a client waits for it."""
 
 
-def dollars(nusd: int) -> str:
-    """``$0.40``; more digits only where two would show nothing."""
-    amount = Decimal(nusd) / 1_000_000_000
-    if 0 < abs(amount) < Decimal("0.01"):
-        return f"${amount.normalize():f}"
-    return f"${amount:,.2f}"
+def _amount(number: int, unit: str) -> str:
+    """``$0.40``, ``1 token``, ``200 requests``."""
+    noun = _NOUNS.get(unit)
+    if noun is None:
+        return money.sentence(number)
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _moment(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M UTC") if at_s else "at the end of the window"
+def _number(number: int, unit: str) -> str:
+    """An amount beside another one that names the unit."""
+    return f"{number:,}" if unit in _NOUNS else money.sentence(number)
+
+
+def _owner(refused: Refused) -> str:
+    """``team "platform"``."""
+    kind, name = refused.owner_kind, refused.owner
+    if not name:
+        return "this key"
+    if kind == "provider_config":
+        key, _, provider = name.rpartition("/")
+        return f'provider "{provider}" of virtual key "{key}"'
+    return f'{_KINDS.get(kind, kind)} "{name}"'
+
+
+def _moment(at_s: int, window: str) -> str:
+    """When a window ends, never too early: a request just after the moment told finds it open."""
+    if not at_s:
+        return "at the end of the window"
+    if _is_short(window):
+        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.fromtimestamp(-(-at_s // 60) * 60, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _is_short(window: str) -> bool:
+    number, seconds = window[:-1], {"s": 1, "m": 60, "h": 3600}.get(window[-1:])
+    return seconds is not None and number.isdecimal() and int(number) * seconds <= _SHORT_WINDOW_S
+
+
+def _window(text: str) -> str:
+    """``hour``, ``90 minutes``."""
+    try:
+        return parse_window(text).words()
+    except ValueError:
+        return text or "window"
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -334,21 +380,30 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
+def _is_other(refused: Refused) -> bool:
+    """Whether ``other_text`` is the one that fits."""
+    if refused.reason == "provider_not_allowed":
+        return not refused.subject
+    return refused.reason == "no_bound" and refused.subject.startswith(_NOT_BOUND_BY_MAX_USES)
+
+
 def sentence(refused: Refused, detail: str = "") -> str:
     """The sentence for a refusal, without the request id."""
-    amount = _UNITS.get(refused.unit, _UNITS["n"])
-    text = REFUSALS[refused.reason].text.format(
-        owner_kind=_KINDS.get(refused.owner_kind, refused.owner_kind or "this key"),
-        owner=refused.owner or "this key",
+    refusal, unit = REFUSALS[refused.reason], refused.unit
+    limit, left = _amount(refused.limit, unit), max(refused.limit - refused.spent, 0)
+    text = (refusal.other_text if _is_other(refused) else refusal.text).format(
+        owner=_owner(refused),
         subject=refused.subject or "the provider",
         allowed=_listed(refused.allowed),
-        spent=amount(refused.spent),
-        limit=amount(refused.limit),
-        needed=amount(refused.needed),
-        left=amount(max(refused.limit - refused.spent, 0)),
+        used=f"{_number(refused.spent, unit)} of {limit}",
+        limit=limit,
+        needed=_amount(refused.needed, unit),
+        left=_amount(left, unit),
+        left_number=_number(left, unit),
+        are="is" if left == 1 else "are",
         could="could cost up to" if refused.strict else "is expected to cost",
-        window=refused.window or "window",
-        resets=_moment(refused.resets_at_s),
+        window=_window(refused.window),
+        resets=_moment(refused.resets_at_s, refused.window),
         detail=detail,
     )
     return " ".join(text.split())
@@ -406,13 +461,16 @@ def document() -> str:
         '`{"type":"error","error":{"type","message"},"request_id"}`; each message ends with the request id, which is',
         "also in the headers `request-id` and `x-bursar-request-id`. `x-should-retry: false` is sent where waiting a",
         "minute cannot help; 429 carries an honest `retry-after`, and above 60 seconds `x-should-retry: false` too.",
-        "The provider's own errors are relayed as they came. Names in braces are filled in.",
+        "The provider's own errors are relayed as they came. Names in braces are filled in; `{owner}` is the likes of",
+        '`virtual key "alice"`.',
         "",
         "| reason | status | type | client retries | when | message |",
         "|---|---|---|---|---|---|",
     ]
     for reason, refusal in REFUSALS.items():
         retry = "yes" if refusal.retry else "no"
-        text = refusal.text.replace("|", "\\|")
-        lines.append(f"| `{reason}` | {refusal.status} | `{refusal.type}` | {retry} | {refusal.when} | {text} |")
+        for when, text in ((refusal.when, refusal.text), (refusal.other_when, refusal.other_text)):
+            if text:
+                text = text.replace("|", "\\|")
+                lines.append(f"| `{reason}` | {refusal.status} | `{refusal.type}` | {retry} | {when} | {text} |")
     return "\n".join(lines) + "\n"
