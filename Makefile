@@ -41,7 +41,8 @@ claude: ## Fetch the Claude Code CLI for the tests (needs npm), once, into .cach
 	@if [ -x .cache/claude/node_modules/.bin/claude ] && cmp -s tests/engines/package-lock.json .cache/claude/package-lock.json; then :; \
 	elif ! command -v npm >/dev/null 2>&1; then echo "npm is not here: tests with Claude Code will be skipped (install Node.js 18 or newer)"; \
 	else mkdir -p .cache/claude && cp tests/engines/package.json tests/engines/package-lock.json .cache/claude/ \
-	  && cd .cache/claude && npm ci --silent --no-fund --no-audit; fi
+	  && cd .cache/claude && npm ci --silent --no-fund --no-audit \
+	  && node node_modules/@anthropic-ai/claude-code/install.cjs; fi # npm may be set to run no install scripts
 
 .PHONY: lint
 lint: .venv/installed-dev ## Style, types, import rules
