@@ -12,9 +12,8 @@ from bursar_common import wire
 from tests.harness import eventually
 from tests.harness.books import assert_books_agree
 from tests.harness.enforcer_tap import EnforcerTap
-from tests.harness.gateway import CreatedKey, Gateway
 from tests.harness.simulated_cluster import SimulatedCluster
-from tests.harness.traffic import Traffic
+from tests.harness.traffic import Traffic, governed_keys
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -27,21 +26,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     overrides = {"BURSAR_HOLD_TTL_S": str(HOLD_TTL_S)}
     with SimulatedCluster(folder, redis_kind=request.param, overrides=overrides) as cluster:
         yield cluster
-
-
-async def governed_keys(gateway: Gateway, label: str) -> list[CreatedKey]:
-    budget = {"max_limit": 1000, "reset_duration": "1d"}
-    customer = await gateway.create_customer(f"customer {label}", budget=budget)
-    team = await gateway.create_team(f"team {label}", customer_id=customer["id"], budget=budget)
-    return [
-        await gateway.create_key(
-            f"key {label} {number}",
-            team_id=team["id"],
-            budget=budget | ({"enforcement": "strict"} if number == 0 else {}),
-            provider_configs=[{"provider": "anthropic", "budget": budget}],
-        )
-        for number in range(3)
-    ]
 
 
 async def kill_and_restart(cluster: SimulatedCluster, part: str) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from tests.harness import eventually
 from tests.harness.books import assert_books_agree
-from tests.harness.gateway import CreatedKey, Gateway
 from tests.harness.one_machine import OneMachine
-from tests.harness.traffic import Traffic
+from tests.harness.traffic import Traffic, governed_keys
 
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -24,25 +23,6 @@ HOLD_TTL_S = "6"
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneMachine]:
     with OneMachine(tmp_path_factory.mktemp("kill"), BURSAR_HOLD_TTL_S=HOLD_TTL_S) as machine:
         yield machine
-
-
-async def governed_keys(gateway: Gateway, label: str) -> list[CreatedKey]:
-    """Three keys of one team of one customer, with limits at every level; one of them strict."""
-    budget = {"max_limit": 1000, "reset_duration": "1d"}
-    customer = await gateway.create_customer(f"customer {label}", budget=budget)
-    team = await gateway.create_team(f"team {label}", customer_id=customer["id"], budget=budget)
-    limits = {"token_max_limit": 10**9, "token_reset_duration": "1d", "request_max_limit": 10**6}
-    limits["request_reset_duration"] = "1d"
-    return [
-        await gateway.create_key(
-            f"key {label} {number}",
-            team_id=team["id"],
-            budget=budget | ({"enforcement": "strict"} if number == 0 else {}),
-            rate_limit=limits,
-            provider_configs=[{"provider": "anthropic", "budget": budget}],
-        )
-        for number in range(3)
-    ]
 
 
 @pytest.mark.parametrize("part", ["bursar_edge", "bursar_enforcer", "redis", "bursar_aggregator", "bursar_admin"])

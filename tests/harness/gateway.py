@@ -55,7 +55,6 @@ class Gateway:
     provider: SimulatedProvider
     log: EventLog
     admin_headers: dict[str, str] = field(default_factory=dict)
-    names: int = 0
 
     # -- governance ----------------------------------------------------------------------------------------------
 
@@ -68,7 +67,7 @@ class Gateway:
                 return json.loads(text) if text else {}
 
     async def create_key(self, name: str, **body: Any) -> CreatedKey:
-        """A new virtual key; its name is made unique by a number where it stands already."""
+        """A new virtual key; the name must be new."""
         answer = await self.api("POST", "/api/governance/virtual-keys", {"name": name, **body})
         document = answer["virtual_key"]
         value = document.get("value") or answer.get("value")

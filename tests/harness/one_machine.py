@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -118,8 +118,3 @@ class OneMachine:
     def __exit__(self, *_: object) -> None:
         self.up.stop()
         self.provider.stop()
-
-
-def settings_of(values: Mapping[str, str]) -> dict[str, str]:
-    """Settings by field name as environment variables (``hold_ttl_s`` -> ``BURSAR_HOLD_TTL_S``)."""
-    return {f"BURSAR_{name.upper()}": value for name, value in values.items()}

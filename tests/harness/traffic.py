@@ -11,10 +11,29 @@ from contextlib import asynccontextmanager
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
-from tests.harness.gateway import Gateway
+from tests.harness.gateway import CreatedKey, Gateway
 
 ANSWER_WAIT_S = 90
 """Longer than the edge's own waiting for a ledger that is away (15 s) and for a turn (60 s)."""
+
+
+async def governed_keys(gateway: Gateway, label: str) -> list[CreatedKey]:
+    """Three keys of one team of one customer, with limits at every level; one of them strict."""
+    budget = {"max_limit": 1000, "reset_duration": "1d"}
+    customer = await gateway.create_customer(f"customer {label}", budget=budget)
+    team = await gateway.create_team(f"team {label}", customer_id=customer["id"], budget=budget)
+    limits = {"token_max_limit": 10**9, "token_reset_duration": "1d", "request_max_limit": 10**6}
+    limits["request_reset_duration"] = "1d"
+    return [
+        await gateway.create_key(
+            f"key {label} {number}",
+            team_id=team["id"],
+            budget=budget | ({"enforcement": "strict"} if number == 0 else {}),
+            rate_limit=limits,
+            provider_configs=[{"provider": "anthropic", "budget": budget}],
+        )
+        for number in range(3)
+    ]
 
 
 class Traffic:

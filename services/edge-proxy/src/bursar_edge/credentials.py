@@ -10,8 +10,6 @@ from typing import NamedTuple
 from bursar_common.keys import KEY_PREFIX, sha256_hex
 from bursar_common.wire import KeyHash
 
-KEY_HEADERS = ("x-bf-vk", "authorization", "x-api-key")
-"""Headers a virtual key may come in. None of them ever goes upstream as it came, but the caller's own login."""
 MAX_SECRET_BYTES = 16 * 1024
 """Bytes of a credential file: above any key or token."""
 MAX_CREDENTIAL_CHARS = 8 * 1024
