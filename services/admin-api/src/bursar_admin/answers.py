@@ -146,6 +146,93 @@ class ProviderAnswer(TypedDict):
     version: int
 
 
+class QuotaOwner(TypedDict):
+    kind: Literal["virtual_key", "provider_config", "team", "customer"]
+    id: str
+    name: Annotated[str, Field(description="Its name; of a provider config the provider's.")]
+
+
+class QuotaBudgetAnswer(TypedDict):
+    """One budget of the chain. Figures are null while the ledger cannot be asked."""
+
+    id: str
+    owner: QuotaOwner
+    enforcement: str
+    window: str
+    calendar_aligned: bool
+    limit_nusd: int
+    spent_nusd: int | None
+    held_nusd: Annotated[int | None, Field(description="What requests in flight are expected to cost.")]
+    left_nusd: Annotated[int | None, Field(description="limit - spent - held, never below 0.")]
+    limit_usd: str | None
+    spent_usd: str | None
+    held_usd: str | None
+    left_usd: str | None
+    window_start: str
+    resets_at: str
+
+
+class QuotaRateLimitAnswer(TypedDict):
+    """One limit on tokens or requests."""
+
+    id: str
+    owner: QuotaOwner
+    unit: Literal["tokens", "requests"]
+    count_cache_reads: bool
+    window: str
+    calendar_aligned: bool
+    limit: int
+    spent: int | None
+    held: int | None
+    left: int | None
+    window_start: str | None
+    resets_at: str | None
+
+
+class QuotaKey(TypedDict):
+    id: str
+    name: str
+    team: str | None
+    customer: str | None
+    expires_at: str | None
+
+
+class QuotaUsageAnswer(TypedDict):
+    """What the key's own requests were since a moment, as far as analytics has them (seconds behind)."""
+
+    since: str
+    requests: int
+    refused: int
+    cost_nusd: int
+    cost_usd: str
+    list_cost_nusd: int
+    list_cost_usd: str
+    input_tokens: int
+    cache_read_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
+    output_tokens: int
+    by_model: list[QuotaModelAnswer]
+
+
+class QuotaModelAnswer(TypedDict):
+    model: str
+    requests: int
+    list_cost_nusd: int
+    output_tokens: int
+
+
+class QuotaAnswer(TypedDict):
+    virtual_key: QuotaKey
+    balances: BalancesState
+    as_of: str
+    budgets: list[QuotaBudgetAnswer]
+    rate_limits: list[QuotaRateLimitAnswer]
+    usage: Annotated[
+        QuotaUsageAnswer | None, Field(description="Null where analytics cannot be asked: unknown, not zero.")
+    ]
+
+
 class ClientConfigAnswer(TypedDict):
     enforce_auth_on_inference: bool
     default_virtual_key_id: str | None

@@ -20,7 +20,7 @@ from bursar_admin.errors import Refusal
 from bursar_admin.journal import Journal
 from bursar_admin.projection import Projection
 from bursar_admin.providers import first_events
-from bursar_admin.routes import Route, config, customers, health, openapi, providers, teams, users, virtual_keys
+from bursar_admin.routes import Route, config, customers, health, openapi, providers, quota, teams, users, virtual_keys
 from bursar_admin.spending import Spending
 from bursar_common.clock import Clock, SystemClock
 from bursar_common.eventlog import open_log
@@ -56,7 +56,7 @@ def route_table(desk: Desk) -> list[Route]:
     """Everything that is answered."""
     table = [
         route
-        for module in (customers, teams, users, virtual_keys, providers, config, health)
+        for module in (customers, teams, users, virtual_keys, quota, providers, config, health)
         for route in module.routes(desk)
     ]
     return [*table, openapi.route(table)]
@@ -103,7 +103,7 @@ def _outermost(desk: Desk, by_operation: dict[tuple[str, str], Route]) -> Middle
         route = by_operation.get((method, path))
         if route is not None and route.probe:
             return
-        desk.access.check(request.headers, open_page=route is not None and route.open_page)
+        desk.access.check(request.headers, open_page=route is not None and (route.open_page or route.key_page))
         if desk.access.needs_json(request.method, request.headers, request.can_read_body):
             check_content_type(request.headers)
         if not desk.journal.started:

@@ -9,8 +9,9 @@ in flight at that moment are settled to the old budget id and are in neither fig
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -55,19 +56,23 @@ class Spending:
             found[need.key] = max(spent, await self._counted(need.old.id, need.new_window[0]))
         return found
 
-    async def _counted(self, budget_id: str, since_s: int) -> int:
-        """ClickHouse's figure; 0 where it cannot be had."""
+    async def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Rows of a SELECT; None where ClickHouse cannot be asked or does not answer in time."""
         if not self._url:
-            return 0
-        # Here, because the client takes a second and 20 MB to import, and windows are seldom changed.
+            return None
+        # Here, because the client takes a second and 20 MB to import, and many installations never ask.
         from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 
         try:
             if self._analytics is None:
                 self._analytics = Analytics(self._url, ca_file=self._ca_file)
             async with asyncio.timeout(QUERY_TIMEOUT_S):
-                rows = await self._analytics.query(_QUERY, {"since_ms": since_s * 1000, "prefix": f"n:{budget_id}:"})
-            return max(0, int(rows[0]["spent_nusd"]))
+                return await self._analytics.query(sql, parameters)
         except (AnalyticsRefused, AnalyticsUnavailable, TimeoutError) as error:
-            log.warning("opening_not_counted", budget_id=budget_id, error=str(error)[:200])
-            return 0
+            log.warning("analytics_not_asked", error=str(error)[:200])
+            return None
+
+    async def _counted(self, budget_id: str, since_s: int) -> int:
+        """ClickHouse's figure; 0 where it cannot be had."""
+        rows = await self.rows(_QUERY, {"since_ms": since_s * 1000, "prefix": f"n:{budget_id}:"})
+        return max(0, int(rows[0]["spent_nusd"])) if rows else 0

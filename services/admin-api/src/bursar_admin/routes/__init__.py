@@ -40,5 +40,7 @@ class Route:
     """Answers 202 when the ledger has not taken the change over in time."""
     open_page: bool = False
     """Needs no token."""
+    key_page: bool = False
+    """The caller shows its own virtual key instead of the admin token; the handler checks it."""
     probe: bool = False
     """Asked by supervisors: neither ``Host`` nor token is looked at."""
