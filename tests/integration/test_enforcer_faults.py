@@ -15,7 +15,7 @@ import pytest
 from bursar_common.eventlog.port import LogUnavailable, NewRecord
 from bursar_common.events import USAGE_TOPIC, decode_envelope, decode_usage
 from bursar_common.wire import Admitted, Amounts, KeyHash, Ok, Refused, Release, Renew, Settle, Unavailable
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.rebuild import RebuildRunning, rebuild
 from bursar_enforcer.redis_checks import UnsafeRedis, judge_server
 from bursar_enforcer.redis_connection import RedisUnavailable
@@ -111,7 +111,7 @@ async def _followed(world: Inside) -> None:
     end = await world.log.end_offset(USAGE_TOPIC, 0)
 
     async def there() -> bool:
-        reply = (await world.main.ledger.commands([("HGET", keys.POSITIONS, "usage:0")]))[0]
+        reply = (await world.main.ledger.commands([("HGET", redis_names.POSITIONS, "usage:0")]))[0]
         return int(reply or 0) >= end
 
     await eventually(there)
@@ -253,7 +253,7 @@ async def test_a_clean_stop_of_everything_opens_at_once(tmp_path: Path, redis: R
         await inside.open()  # at once: the renewal interval would be 1000 s
         assert isinstance(await inside.admit("r2"), Admitted)
         # Killed now, with Redis back as it was when the token was still there: the token is not believed.
-        state = (await inside.main.ledger.commands([("HGET", keys.POLICY, keys.CLEAN_STOP)]))[0]
+        state = (await inside.main.ledger.commands([("HGET", redis_names.POLICY, redis_names.CLEAN_STOP)]))[0]
         assert state is None
         redis.kill9()
         shutil.rmtree(redis.folder)
@@ -326,7 +326,9 @@ async def test_rebuild_comes_to_equal_figures(inside: Inside) -> None:
         await inside.log.append([usage_event(request, counters_of(done), Amounts(n=cost, r=1))])
     await inside.log.append([expired])
     await _followed(inside)
-    before = await inside.main.ledger.commands([("HMGET", keys.COUNTER + c, "s") for c in (*counters_of(done), opened)])
+    before = await inside.main.ledger.commands(
+        [("HMGET", redis_names.COUNTER + c, "s") for c in (*counters_of(done), opened)]
+    )
     assert before[0] == [b"1511"]
 
     ledger = inside.enforcer().ledger
@@ -334,7 +336,9 @@ async def test_rebuild_comes_to_equal_figures(inside: Inside) -> None:
         counts = await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
         assert (await spent(inside, done))[0] == (1_511, open_.expected_nusd, 1)
     assert counts["usage_events"] == 3
-    after = await inside.main.ledger.commands([("HMGET", keys.COUNTER + c, "s") for c in (*counters_of(done), opened)])
+    after = await inside.main.ledger.commands(
+        [("HMGET", redis_names.COUNTER + c, "s") for c in (*counters_of(done), opened)]
+    )
     assert after == before
     again = await admitted_again(inside, "r9")
     assert again.owners.team == "renamed"
@@ -345,7 +349,7 @@ async def test_one_rebuild_at_a_time_and_a_dead_one_is_finished(inside: Inside) 
     await inside.log.append([usage_event("done", counters_of(done), Amounts(n=9, r=1))])
     await _followed(inside)
     ledger = inside.enforcer().ledger
-    await ledger.commands([("SET", keys.REBUILD, "1", "PX", 600)])
+    await ledger.commands([("SET", redis_names.REBUILD, "1", "PX", 600)])
     with pytest.raises(RebuildRunning):
         await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
     from bursar_enforcer.calls import state_call
@@ -369,7 +373,7 @@ async def test_replicas_confirm_each_batch(tmp_path: Path, kind: str) -> None:
             admitted = await inside.admit("r1")
             assert isinstance(admitted, Admitted)
             # Confirmed means: it is on the replica now.
-            assert b"n:bk:" in replica.command("GET", keys.HOLD + "r1")
+            assert b"n:bk:" in replica.command("GET", redis_names.HOLD + "r1")
             replica.stop()
             assert isinstance(await inside.admit("r2"), Admitted)
     finally:
@@ -422,13 +426,13 @@ async def test_closings_and_counters_are_forgotten_in_time_and_not_before(inside
     async def ttl_s(key: str) -> int:
         return int((await ledger.commands([("TTL", key)]))[0])
 
-    assert 6 * 86_400 < await ttl_s(keys.HOLD + "settled") <= 7 * 86_400
-    assert 0 < await ttl_s(keys.HOLD + "released") <= 3_600
+    assert 6 * 86_400 < await ttl_s(redis_names.HOLD + "settled") <= 7 * 86_400
+    assert 0 < await ttl_s(redis_names.HOLD + "released") <= 3_600
     await inside.log.append([usage_event("settled", counters, Amounts(n=1, r=1))])
     await _followed(inside)
-    assert 0 < await ttl_s(keys.HOLD + "settled") <= 15 * 60
+    assert 0 < await ttl_s(redis_names.HOLD + "settled") <= 15 * 60
     window_end_s = int(counters[0].rpartition(":")[2])
-    (expires_s,) = await ledger.commands([("EXPIRETIME", keys.COUNTER + counters[0])])
+    (expires_s,) = await ledger.commands([("EXPIRETIME", redis_names.COUNTER + counters[0])])
     assert expires_s == window_end_s + 40 * 86_400
 
 
@@ -455,7 +459,7 @@ async def test_records_the_log_no_longer_has_are_passed_over(inside: Inside) -> 
     await inside.log.delete_before(USAGE_TOPIC, 6)  # type: ignore[attr-defined]
     inside.main = inside.enforcer()
     await inside.main.ledger.connect()
-    await inside.main.ledger.commands([("HSET", keys.POSITIONS, "usage:0", 2)])
+    await inside.main.ledger.commands([("HSET", redis_names.POSITIONS, "usage:0", 2)])
     inside.main.start()
     await _followed(inside)
     assert (await inside.balances(counters[0]))[0].spent == 4

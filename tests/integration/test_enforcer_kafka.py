@@ -11,7 +11,7 @@ from bursar_common.eventlog.kafka import KafkaEventLog
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.events import GOVERNANCE_TOPIC, OUTBOX_HEADER, USAGE_TOPIC
 from bursar_common.wire import Admitted, Amounts
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from tests.harness import KafkaServer, eventually
 from tests.integration.enforcer_world import Inside, usage_event
 
@@ -55,7 +55,7 @@ async def test_every_partition_is_followed_once_by_several_enforcers(inside: Ins
     await eventually(lambda: _spent(inside, counters[0], 200), timeout_s=60)
     # The relay died before it noted its progress and sends the last of them again, long after they were forgotten.
     for number in range(150, 200):
-        await inside.main.ledger.commands([("DEL", keys.HOLD + f"u{number}")])
+        await inside.main.ledger.commands([("DEL", redis_names.HOLD + f"u{number}")])
     await inside.log.append(records[150:])
     last = await inside.log.append([of_key(usage_event("last", counters, Amounts(n=1_000, r=1)), "key0", 200)])
     await eventually(lambda: _spent(inside, counters[0], 1_200), timeout_s=60)
@@ -76,7 +76,7 @@ async def _spent(world: Inside, counter: str, amount: int) -> bool:
 
 
 async def _applied(world: Inside) -> bool:
-    positions = (await world.main.ledger.commands([("HGETALL", keys.POSITIONS)]))[0]
+    positions = (await world.main.ledger.commands([("HGETALL", redis_names.POSITIONS)]))[0]
     known = {positions[i].decode(): int(positions[i + 1]) for i in range(0, len(positions), 2)}
     ends = {p: await world.log.end_offset(USAGE_TOPIC, p) for p in range(PARTITIONS)}
-    return all(known.get(keys.usage_field(p), 0) == end for p, end in ends.items())
+    return all(known.get(redis_names.usage_field(p), 0) == end for p, end in ends.items())

@@ -6,9 +6,9 @@ import pytest
 
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer.calls import close_call, renew_call, state_call
-from bursar_enforcer.keys import COUNTER
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_connection import parse_address
+from bursar_enforcer.redis_names import COUNTER
 from tests.harness import RedisServer
 from tests.integration.enforcer_world import NOW_S
 

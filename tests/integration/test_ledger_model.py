@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from bursar_common.wire import Amounts, HoldEntry
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.calls import Consumed, close_call, renew_call, state_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.plan import Limit, Plan, admit_call, make_plan
@@ -263,10 +263,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def equal(self) -> None:
         names = list(self.model.counters)
-        rows = self.run(self.ledger.commands([("HMGET", keys.COUNTER + c, "s", "h", "e", "o") for c in names]))
+        rows = self.run(self.ledger.commands([("HMGET", redis_names.COUNTER + c, "s", "h", "e", "o") for c in names]))
         for name, row in zip(names, rows, strict=True):
             assert tuple(int(figure or 0) for figure in row) == self.model.counters[name].figures(), name
-        open_holds = set(self.run(self.ledger.commands([("ZRANGE", keys.OPEN_HOLDS, 0, -1)]))[0])
+        open_holds = set(self.run(self.ledger.commands([("ZRANGE", redis_names.OPEN_HOLDS, 0, -1)]))[0])
         assert {request.decode() for request in open_holds} == set(self.model.holds)
 
 

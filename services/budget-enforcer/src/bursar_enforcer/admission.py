@@ -32,7 +32,7 @@ from bursar_common.wire import (
     Settle,
     Unavailable,
 )
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.answers import balance_from_fields, hold_of, refusal
 from bursar_enforcer.authorization import authorized
 from bursar_enforcer.bound import has_no_bound
@@ -318,10 +318,10 @@ class Admission:
 
     async def _balances(self, operation: Balances) -> Reply:
         rows = await self._ledger.commands(
-            [("HMGET", keys.COUNTER + counter, "s", "h", "e", "o", "l") for counter in operation.counters]
+            [("HMGET", redis_names.COUNTER + counter, "s", "h", "e", "o", "l") for counter in operation.counters]
         )
         return Ok(balances=tuple(map(balance_from_fields, operation.counters, rows)))
 
     async def _position(self) -> Reply:
-        position = (await self._ledger.commands([("HGET", keys.POSITIONS, keys.GOVERNANCE)]))[0]
+        position = (await self._ledger.commands([("HGET", redis_names.POSITIONS, redis_names.GOVERNANCE)]))[0]
         return Position(int(position or 0))

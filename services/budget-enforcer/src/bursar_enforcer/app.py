@@ -18,7 +18,7 @@ from bursar_common.events import GOVERNANCE_TOPIC
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.admission import Admission
 from bursar_enforcer.books import Books
 from bursar_enforcer.closing import Closings
@@ -93,7 +93,9 @@ class Enforcer:
             except LogUnavailable as error:
                 log.warning("log_unreachable", why=str(error)[:200])
                 await asyncio.sleep(LOG_RETRY_S)
-        self._spawn(follow(self.ledger, self.event_log, GOVERNANCE_TOPIC, 0, keys.GOVERNANCE, self.projector.apply))
+        self._spawn(
+            follow(self.ledger, self.event_log, GOVERNANCE_TOPIC, 0, redis_names.GOVERNANCE, self.projector.apply)
+        )
         self._spawn(self.projector.publish())
         self._spawn(self.usage.run())
         self._spawn(self.expiry.run())
@@ -120,7 +122,7 @@ class Enforcer:
     async def unready(self) -> str:
         """Why the service is not ready, or empty: Redis answers, and policy is there or was seen to be empty."""
         try:
-            known = (await self.ledger.commands([("EXISTS", keys.POSITIONS, keys.POLICY)]))[0]
+            known = (await self.ledger.commands([("EXISTS", redis_names.POSITIONS, redis_names.POLICY)]))[0]
         except (RedisUnavailable, UnsafeRedis) as error:
             return str(error)
         return "" if known else "the policy was not read yet"

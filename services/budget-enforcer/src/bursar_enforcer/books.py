@@ -15,7 +15,7 @@ import structlog
 from bursar_common.catalogue import build_book
 from bursar_common.governance import Provider
 from bursar_common.pricing import PriceBook
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.ledger import Ledger
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class Books:
             log.error("prices_unreadable", provider=provider.name, error=str(error)[:200])
             book = None
         if book is not None:
-            await self._ledger.commands([("SET", keys.BOOK + book.id, book.encode())])
+            await self._ledger.commands([("SET", redis_names.BOOK + book.id, book.encode())])
             self._remember(book)
             self.unpublished.append(book)
         if len(self._of_provider) >= MAX_BOOKS:
@@ -55,7 +55,7 @@ class Books:
 
     async def of_all(self) -> None:
         """Build the book of every provider in Redis, so that no request waits for it. Raises RedisUnavailable."""
-        for document in (await self._ledger.commands([("HVALS", keys.PROVIDERS)]))[0]:
+        for document in (await self._ledger.commands([("HVALS", redis_names.PROVIDERS)]))[0]:
             try:
                 provider = msgspec.json.decode(document, type=Provider, strict=False)
             except msgspec.MsgspecError:
@@ -80,12 +80,14 @@ class Books:
         book = self._by_id.get(book_id)
         if book is not None:
             return book.encode()
-        reply: Any = (await self._ledger.commands([("GET", keys.BOOK + book_id)]))[0]
+        reply: Any = (await self._ledger.commands([("GET", redis_names.BOOK + book_id)]))[0]
         return reply if isinstance(reply, bytes) else None
 
     async def again(self) -> None:
         """Put every book back that Redis may have lost. Raises RedisUnavailable."""
-        await self._ledger.commands([("SET", keys.BOOK + book.id, book.encode()) for book in self._by_id.values()])
+        await self._ledger.commands(
+            [("SET", redis_names.BOOK + book.id, book.encode()) for book in self._by_id.values()]
+        )
 
     def _remember(self, book: PriceBook) -> None:
         if len(self._by_id) >= MAX_BOOKS:

@@ -15,12 +15,14 @@ import hiredis
 
 from bursar_common.money import MAX_NUSD
 from bursar_common.wire import Amounts, HoldEntry
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 
 Argument: TypeAlias = str | bytes | int
 CommandLine: TypeAlias = tuple[Argument, ...]
 
 DAY_S = 86_400
+RENEWALS_PER_TTL = 6
+"""Edges renew a hold this often in its time to live."""
 UNCONSUMED_TTL_S = 7 * DAY_S
 """How long a closing is remembered whose usage event was not yet read from the topic: the outbox's maximum age."""
 CONSUMED_TTL_S = 15 * 60
@@ -130,7 +132,7 @@ def close_call(
     guard: tuple[Argument, ...] = consumed if consumed is not None else ()
     return script_call(
         "close",
-        (keys.POLICY, keys.OPEN_HOLDS, keys.POSITIONS, keys.OUTBOXES),
+        (redis_names.POLICY, redis_names.OPEN_HOLDS, redis_names.POSITIONS, redis_names.OUTBOXES),
         (request_id, rank, amounts.n, amounts.t, amounts.T, amounts.r, " ".join(counters), ttl_s, *guard),
     )
 
@@ -147,8 +149,10 @@ class Consumed(NamedTuple):
 
 
 def renew_call(request_id: str, hold: Sequence[HoldEntry], event: bytes) -> Call:
-    return script_call("renew", (keys.POLICY, keys.OPEN_HOLDS), (request_id, hold_text(hold), event))
+    return script_call("renew", (redis_names.POLICY, redis_names.OPEN_HOLDS), (request_id, hold_text(hold), event))
 
 
 def state_call(*arguments: str) -> Call:
-    return script_call("state", (keys.POLICY, keys.OPEN_HOLDS, keys.POSITIONS, keys.OUTBOXES), arguments)
+    return script_call(
+        "state", (redis_names.POLICY, redis_names.OPEN_HOLDS, redis_names.POSITIONS, redis_names.OUTBOXES), arguments
+    )

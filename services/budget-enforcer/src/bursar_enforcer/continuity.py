@@ -24,8 +24,8 @@ import structlog
 from bursar_common.clock import Clock
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC, USAGE_TOPIC
-from bursar_enforcer import keys
-from bursar_enforcer.calls import state_call
+from bursar_enforcer import redis_names
+from bursar_enforcer.calls import RENEWALS_PER_TTL, state_call
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.policy import Policy
@@ -34,8 +34,6 @@ from bursar_enforcer.redis_connection import RedisUnavailable
 
 log = structlog.get_logger()
 
-RENEWALS_PER_TTL = 6
-"""Edges renew a hold this often in its time to live."""
 LOOK_EVERY_S = 1.0
 """How often continuity is looked at while nothing tells of a loss."""
 LOOK_CLOSED_S = 0.05
@@ -118,7 +116,10 @@ class Continuity:
 
     async def _state(self) -> tuple[str, str, bool]:
         fields, rebuilding = await self._ledger.commands(
-            [("HMGET", keys.POLICY, keys.ADMISSION_OPEN, keys.CLEAN_STOP), ("EXISTS", keys.REBUILD)]
+            [
+                ("HMGET", redis_names.POLICY, redis_names.ADMISSION_OPEN, redis_names.CLEAN_STOP),
+                ("EXISTS", redis_names.REBUILD),
+            ]
         )
         state, clean = ((field or b"").decode() for field in fields)
         return state, clean, bool(rebuilding)
@@ -153,7 +154,7 @@ class Continuity:
     async def _holds_nothing(self) -> bool:
         """No hold and no usage position: together with an empty usage topic, nothing was ever spent."""
         holds, position = await self._ledger.commands(
-            [("ZCARD", keys.OPEN_HOLDS), ("HGET", keys.POSITIONS, keys.usage_field(0))]
+            [("ZCARD", redis_names.OPEN_HOLDS), ("HGET", redis_names.POSITIONS, redis_names.usage_field(0))]
         )
         return holds == 0 and position is None
 
@@ -163,7 +164,7 @@ class Continuity:
     async def _policy_caught_up(self) -> bool:
         assert self._ends is not None
         ends = self._ends[GOVERNANCE_TOPIC]
-        return await reached(self._ledger, self._log, GOVERNANCE_TOPIC, ends, lambda _: keys.GOVERNANCE)
+        return await reached(self._ledger, self._log, GOVERNANCE_TOPIC, ends, lambda _: redis_names.GOVERNANCE)
 
     async def _caught_up(self) -> bool:
         try:
@@ -171,10 +172,10 @@ class Continuity:
                 await self._note_ends()
             assert self._ends is not None
             return await self._policy_caught_up() and await reached(
-                self._ledger, self._log, USAGE_TOPIC, self._ends[USAGE_TOPIC], keys.usage_field
+                self._ledger, self._log, USAGE_TOPIC, self._ends[USAGE_TOPIC], redis_names.usage_field
             )
         except LogUnavailable as error:
-            known = (await self._ledger.commands([("HEXISTS", keys.POSITIONS, keys.GOVERNANCE)]))[0]
+            known = (await self._ledger.commands([("HEXISTS", redis_names.POSITIONS, redis_names.GOVERNANCE)]))[0]
             if known:
                 log.warning("opening_without_the_log", why=str(error)[:200])
             return bool(known)
@@ -202,7 +203,7 @@ class Continuity:
         """Leave a token in the log and in Redis, if no hold is open. Raises RedisUnavailable, LogUnavailable."""
         if not self.open:
             return False
-        holds = (await self._ledger.commands([("ZCARD", keys.OPEN_HOLDS)]))[0]
+        holds = (await self._ledger.commands([("ZCARD", redis_names.OPEN_HOLDS)]))[0]
         if holds:
             return False
         token = 1 + secrets.randbelow(1 << 40)

@@ -18,7 +18,7 @@ from bursar_common.clock import Clock, rfc3339
 from bursar_common.eventlog.port import EventLog, LogPosition, LogUnavailable, NewRecord
 from bursar_common.events import USAGE_EXPIRED, USAGE_TOPIC, Usage, encode_event
 from bursar_common.wire import HoldEntry
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.calls import open_hold, read_hold
 from bursar_enforcer.continuity import Continuity
 from bursar_enforcer.following import ends_of, reached
@@ -66,18 +66,18 @@ class Expiry:
             return 0
         if not await self._topic_applied():
             return 0
-        time, count = await self._ledger.commands([("TIME",), ("ZCARD", keys.OPEN_HOLDS)])
+        time, count = await self._ledger.commands([("TIME",), ("ZCARD", redis_names.OPEN_HOLDS)])
         if not count:
             return 0
         deadline_ms = int(time[0]) * 1000 + int(time[1]) // 1000 - self._ttl_s * 1000
         ids = (
             await self._ledger.commands(
-                [("ZRANGEBYSCORE", keys.OPEN_HOLDS, "-inf", deadline_ms, "LIMIT", 0, MAX_EXPIRED)]
+                [("ZRANGEBYSCORE", redis_names.OPEN_HOLDS, "-inf", deadline_ms, "LIMIT", 0, MAX_EXPIRED)]
             )
         )[0]
         if not ids:
             return 0
-        values = await self._ledger.commands([("GET", keys.HOLD + id_.decode()) for id_ in ids])
+        values = await self._ledger.commands([("GET", redis_names.HOLD + id_.decode()) for id_ in ids])
         records = [
             record
             for id_, value in zip(ids, values, strict=True)
@@ -91,7 +91,7 @@ class Expiry:
 
     async def _topic_applied(self) -> bool:
         ends = await ends_of(self._log, USAGE_TOPIC)
-        return await reached(self._ledger, self._log, USAGE_TOPIC, ends, keys.usage_field)
+        return await reached(self._ledger, self._log, USAGE_TOPIC, ends, redis_names.usage_field)
 
     def _record(self, request_id: str, entries: str, event: bytes) -> NewRecord | None:
         try:
@@ -114,7 +114,7 @@ class Expiry:
         for position in positions:
             ends[position.partition] = max(ends.get(position.partition, 0), position.offset + 1)
         until_s = self._clock.monotonic_s() + APPLY_WAIT_S
-        while not await reached(self._ledger, self._log, USAGE_TOPIC, ends, keys.usage_field):
+        while not await reached(self._ledger, self._log, USAGE_TOPIC, ends, redis_names.usage_field):
             if self._clock.monotonic_s() > until_s:
                 return
             await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable, OffsetLost
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.calls import state_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_checks import UnsafeRedis
@@ -85,7 +85,7 @@ async def step(
 
 async def position_of(ledger: Ledger, field: str) -> str:
     """The position as it stands in Redis, as text; empty: none."""
-    reply = (await ledger.commands([("HGET", keys.POSITIONS, field)]))[0]
+    reply = (await ledger.commands([("HGET", redis_names.POSITIONS, field)]))[0]
     return reply.decode() if reply is not None else ""
 
 
@@ -98,7 +98,7 @@ async def reached(
     ledger: Ledger, event_log: EventLog, topic: str, ends: dict[int, int], name: Callable[[int], str]
 ) -> bool:
     """Whether Redis holds the effect of every record below ``ends``; ``name`` gives a partition's field."""
-    replies = (await ledger.commands([("HMGET", keys.POSITIONS, *(name(p) for p in ends))]))[0] if ends else []
+    replies = (await ledger.commands([("HMGET", redis_names.POSITIONS, *(name(p) for p in ends))]))[0] if ends else []
     for (partition, end), reply in zip(ends.items(), replies, strict=True):
         if reply is None:
             if end > await event_log.begin_offset(topic, partition):

@@ -12,7 +12,7 @@ import msgspec
 
 from bursar_common.scopes import OwnerKind, Unit, counter_id
 from bursar_common.windows import bounds, parse_window
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.calls import SCRIPTS, Call, pack
 
 # Places of a request's amounts: what a limit of each mode expects and is bounded by.
@@ -88,7 +88,7 @@ def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> 
     for c in counters:
         ceiling = "" if c.limit.ceiling is None else c.limit.ceiling
         constant += [c.limit.mode, c.limit.limit, ceiling]
-    script_keys = [keys.POLICY, keys.OPEN_HOLDS, *(keys.COUNTER + c.id for c in counters)]
+    script_keys = [redis_names.POLICY, redis_names.OPEN_HOLDS, *(redis_names.COUNTER + c.id for c in counters)]
     head = pack(("EVALSHA", SCRIPTS["admit"][0], len(script_keys), *script_keys, *constant))
     count, _, rest = head.partition(b"\r\n")
     total = int(count[1:]) + REQUEST_ARGUMENTS

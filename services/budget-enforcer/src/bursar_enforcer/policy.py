@@ -17,7 +17,7 @@ from bursar_common.clock import Clock
 from bursar_common.governance import CONFIG_ID, Config, Customer, Provider, Team, VirtualKey
 from bursar_common.keys import key_hmac
 from bursar_common.wire import KeyHash
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.books import Books
 from bursar_enforcer.chain import KeyPolicy
 from bursar_enforcer.ledger import Ledger
@@ -28,7 +28,7 @@ MAX_KEYS_CACHED = 20_000
 """Keys whose policy is kept: some 5 kB each, so 100 MB at most; then the cache starts anew."""
 MAX_NAMES_CACHED = 50_000
 """Presented hashes whose key is remembered; cleared when full."""
-_IS_OPEN = ("HGET", keys.POLICY, keys.ADMISSION_OPEN)
+_IS_OPEN = ("HGET", redis_names.POLICY, redis_names.ADMISSION_OPEN)
 UNKNOWN_BESIDE_KNOWN_S = 1.0
 """How long a credential that is no key of ours is taken for such where another one presented with it is known."""
 
@@ -78,7 +78,7 @@ class Policy:
     async def find_keys(self, presented: Sequence[KeyHash]) -> list[tuple[KeyHash, KeyPolicy]]:
         """Which of the presented hashes are keys of ours, with their policy read if it was not kept."""
         hmacs = [key_hmac(self._secret, p.sha256) for p in presented]
-        replies, opened = await self._ledger.commands([("HMGET", keys.HMACS, *hmacs), _IS_OPEN])
+        replies, opened = await self._ledger.commands([("HMGET", redis_names.HMACS, *hmacs), _IS_OPEN])
         if None in replies:
             self._must_be_open(opened)
         if len(self._key_of) > MAX_NAMES_CACHED:
@@ -104,7 +104,7 @@ class Policy:
 
     async def config(self) -> Config:
         """The installation's configuration, always read anew (only requests without a known key need it)."""
-        reply, opened = await self._ledger.commands([("HGET", keys.DOCUMENTS, f"config:{CONFIG_ID}"), _IS_OPEN])
+        reply, opened = await self._ledger.commands([("HGET", redis_names.DOCUMENTS, f"config:{CONFIG_ID}"), _IS_OPEN])
         self._must_be_open(opened)
         return _read(reply, Config) or Config()
 
@@ -112,7 +112,7 @@ class Policy:
         """Read a key's policy; None: there is no such key (any more)."""
         self.forget(key_id)
         versions: dict[str, str] = {}
-        changes = (await self._ledger.commands([("HGET", keys.POLICY, keys.CHANGES)]))[0] or b"0"
+        changes = (await self._ledger.commands([("HGET", redis_names.POLICY, redis_names.CHANGES)]))[0] or b"0"
         key = await self._document("virtual_key", key_id, VirtualKey, versions)
         if key is None:
             return None
@@ -123,9 +123,9 @@ class Policy:
         if customer_id:
             customer = await self._document("customer", customer_id, Customer, versions)
         version, documents = await self._ledger.commands(
-            [("HGET", keys.POLICY, keys.PROVIDERS_VERSION), ("HVALS", keys.PROVIDERS)]
+            [("HGET", redis_names.POLICY, redis_names.PROVIDERS_VERSION), ("HVALS", redis_names.PROVIDERS)]
         )
-        versions[keys.PROVIDERS_VERSION] = version.decode() if version is not None else "0"
+        versions[redis_names.PROVIDERS_VERSION] = version.decode() if version is not None else "0"
         providers = [p for p in (_read(document, Provider) for document in documents) if p is not None]
         providers.sort(key=lambda p: (p.created_at_s, p.id))
         if len(self._by_key) >= MAX_KEYS_CACHED:
@@ -137,7 +137,7 @@ class Policy:
     async def current(self, policies: Iterable[KeyPolicy]) -> set[str]:
         """Ids of those keys whose policy is still what Redis holds."""
         wanted = list({policy.key.id: policy for policy in policies}.values())
-        replies = await self._ledger.commands([("HMGET", keys.POLICY, *policy.versions) for policy in wanted])
+        replies = await self._ledger.commands([("HMGET", redis_names.POLICY, *policy.versions) for policy in wanted])
         current = set()
         for policy, reply in zip(wanted, replies, strict=True):
             if [(r or b"0").decode() for r in reply] == list(policy.versions.values()):
@@ -151,7 +151,7 @@ class Policy:
 
     async def _document(self, entity: str, entity_id: str, type_: type[Any], versions: dict[str, str]) -> Any:
         version, document = await self._ledger.commands(
-            [("HGET", keys.POLICY, entity_id), ("HGET", keys.DOCUMENTS, f"{entity}:{entity_id}")]
+            [("HGET", redis_names.POLICY, entity_id), ("HGET", redis_names.DOCUMENTS, f"{entity}:{entity_id}")]
         )
         versions[entity_id] = version.decode() if version is not None else "0"
         return _read(document, type_)

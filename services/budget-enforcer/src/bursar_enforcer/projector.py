@@ -33,7 +33,7 @@ from bursar_common.ids import uuid7
 from bursar_common.price_documents import BookDocument
 from bursar_common.pricing import PriceBook
 from bursar_common.scopes import counter_id
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.books import Books
 from bursar_enforcer.calls import Argument, Call, script_call, state_call
 from bursar_enforcer.following import step
@@ -57,7 +57,9 @@ class Projector:
         self._clock = clock
 
     async def step(self, wait_s: float = 0.0) -> int:
-        return await step(self._ledger, self._log, GOVERNANCE_TOPIC, 0, keys.GOVERNANCE, self.apply, wait_s=wait_s)
+        return await step(
+            self._ledger, self._log, GOVERNANCE_TOPIC, 0, redis_names.GOVERNANCE, self.apply, wait_s=wait_s
+        )
 
     async def apply(self, records: Sequence[LogRecord], position: str) -> None:
         """One after the other: an event is judged by the versions the one before it left."""
@@ -65,7 +67,7 @@ class Projector:
             following = record.offset + 1
             event = _decode(record)
             if event is None:
-                call = state_call("skip", keys.GOVERNANCE, position, str(following))
+                call = state_call("skip", redis_names.GOVERNANCE, position, str(following))
             else:
                 call = await self._judge(event, position, following)
             reply = (await self._ledger.run([call]))[0]
@@ -81,7 +83,7 @@ class Projector:
 
     async def _judge(self, event: GovernanceData, position: str, following: int) -> Call:
         ids = list({event.entity_id, *event.seen, *event.bumps})
-        replies = (await self._ledger.commands([("HMGET", keys.POLICY, *ids)]))[0]
+        replies = (await self._ledger.commands([("HMGET", redis_names.POLICY, *ids)]))[0]
         versions = {id_: int(reply) for id_, reply in zip(ids, replies, strict=True) if reply is not None}
         outcome = project(event, versions)
         if not isinstance(outcome, Applied):
@@ -104,7 +106,7 @@ class Projector:
             log.error("price_book_unreadable", id=event.entity_id, error=str(error)[:200])
             return
         if book.id == event.entity_id:
-            await self._ledger.commands([("SET", keys.BOOK + book.id, book.encode())])
+            await self._ledger.commands([("SET", redis_names.BOOK + book.id, book.encode())])
 
     async def publish(self) -> None:
         """Never returns: offers every new price book to the topic until it is there. Two enforcers may both append
@@ -119,7 +121,7 @@ class Projector:
     async def publish_once(self) -> None:
         """Raises LogUnavailable, RedisUnavailable."""
         for book in list(self._books.unpublished):
-            version = (await self._ledger.commands([("HGET", keys.POLICY, book.id)]))[0]
+            version = (await self._ledger.commands([("HGET", redis_names.POLICY, book.id)]))[0]
             if version is None:
                 await self._log.append([price_book_record(book, self._clock)])
             else:
@@ -160,7 +162,7 @@ def govern_call(
         change = (*change, counter, amount)
     return script_call(
         "govern",
-        (keys.POLICY, keys.POSITIONS, keys.DOCUMENTS, keys.HMACS, keys.PROVIDERS),
+        (redis_names.POLICY, redis_names.POSITIONS, redis_names.DOCUMENTS, redis_names.HMACS, redis_names.PROVIDERS),
         (position, following, len(versions), *flat, *change),
     )
 

@@ -20,10 +20,9 @@ from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC, USAGE_TOPIC
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.books import Books
-from bursar_enforcer.calls import state_call
-from bursar_enforcer.continuity import RENEWALS_PER_TTL
+from bursar_enforcer.calls import RENEWALS_PER_TTL, state_call
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.learning import Learning
@@ -48,7 +47,7 @@ class RebuildRunning(Exception):
 async def delete_projection(ledger: Ledger) -> int:
     """Delete everything that is derived from the log. Returns how many keys. Raises RedisUnavailable."""
     deleted = 0
-    for pattern in (keys.COUNTER + "*", keys.HOLD + "*"):
+    for pattern in (redis_names.COUNTER + "*", redis_names.HOLD + "*"):
         cursor = b"0"
         while True:
             cursor, found = (
@@ -59,13 +58,15 @@ async def delete_projection(ledger: Ledger) -> int:
                 deleted += len(found)
             if cursor == b"0":
                 break
-    fields = (await ledger.commands([("HKEYS", keys.POLICY)]))[0]
+    fields = (await ledger.commands([("HKEYS", redis_names.POLICY)]))[0]
     versions = [field for field in fields if not field.startswith(b"!")]
-    commands: list[tuple[str | bytes, ...]] = [("UNLINK", keys.OPEN_HOLDS, keys.DOCUMENTS, keys.HMACS, keys.PROVIDERS)]
+    commands: list[tuple[str | bytes, ...]] = [
+        ("UNLINK", redis_names.OPEN_HOLDS, redis_names.DOCUMENTS, redis_names.HMACS, redis_names.PROVIDERS)
+    ]
     for at in range(0, len(versions), DELETE_BATCH):
-        commands.append(("HDEL", keys.POLICY, *versions[at : at + DELETE_BATCH]))
+        commands.append(("HDEL", redis_names.POLICY, *versions[at : at + DELETE_BATCH]))
     # Raised, not deleted: what an enforcer keeps of the old policy must not look current.
-    commands.append(("HINCRBY", keys.POLICY, keys.PROVIDERS_VERSION, "1"))
+    commands.append(("HINCRBY", redis_names.POLICY, redis_names.PROVIDERS_VERSION, "1"))
     await ledger.commands(commands)
     return deleted
 
@@ -78,7 +79,7 @@ async def rebuild(ledger: Ledger, event_log: EventLog, clock: Clock, *, hold_ttl
     """Returns what was read. Raises RedisUnavailable, LogUnavailable, RebuildRunning; then the ledger is closed, and
     the next rebuild or a running enforcer takes over."""
     await ledger.connect()
-    if (await ledger.commands([("SET", keys.REBUILD, "1", "NX", "EX", LOCK_S)]))[0] is None:
+    if (await ledger.commands([("SET", redis_names.REBUILD, "1", "NX", "EX", LOCK_S)]))[0] is None:
         raise RebuildRunning
     lock = asyncio.create_task(_keep_lock(ledger))
     try:
@@ -89,9 +90,11 @@ async def rebuild(ledger: Ledger, event_log: EventLog, clock: Clock, *, hold_ttl
         await ledger.run([state_call("replay")])
         projector = Projector(ledger, event_log, Books(ledger), clock)
         usage = UsageFollower(ledger, event_log, Learning(Learner(), clock), clock)
-        while not await reached(ledger, event_log, GOVERNANCE_TOPIC, ends[GOVERNANCE_TOPIC], lambda _: keys.GOVERNANCE):
+        while not await reached(
+            ledger, event_log, GOVERNANCE_TOPIC, ends[GOVERNANCE_TOPIC], lambda _: redis_names.GOVERNANCE
+        ):
             await projector.step()
-        while not await reached(ledger, event_log, USAGE_TOPIC, ends[USAGE_TOPIC], keys.usage_field):
+        while not await reached(ledger, event_log, USAGE_TOPIC, ends[USAGE_TOPIC], redis_names.usage_field):
             for partition in ends[USAGE_TOPIC]:
                 await usage.step(partition)
         # Since admission closed, every edge has had the time to renew every hold it has.
@@ -105,7 +108,7 @@ async def rebuild(ledger: Ledger, event_log: EventLog, clock: Clock, *, hold_ttl
     finally:
         lock.cancel()
         try:
-            await ledger.commands([("DEL", keys.REBUILD)])
+            await ledger.commands([("DEL", redis_names.REBUILD)])
         except RedisUnavailable:
             pass  # it expires
 
@@ -114,7 +117,7 @@ async def _keep_lock(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(LOCK_S / 4)
         try:
-            await ledger.commands([("SET", keys.REBUILD, "1", "EX", LOCK_S)])
+            await ledger.commands([("SET", redis_names.REBUILD, "1", "EX", LOCK_S)])
         except RedisUnavailable:
             continue
 

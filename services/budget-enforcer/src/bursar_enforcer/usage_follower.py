@@ -21,7 +21,7 @@ from bursar_common.events import (
     decode_usage,
 )
 from bursar_common.scopes import parse_counter_id
-from bursar_enforcer import keys
+from bursar_enforcer import redis_names
 from bursar_enforcer.calls import (
     CONSUMED_TTL_S,
     DAY_S,
@@ -68,14 +68,14 @@ class UsageFollower:
                 await asyncio.sleep(RETRY_MOST_S)
         async with asyncio.TaskGroup() as tasks:
             for partition in range(count):
-                field = keys.usage_field(partition)
+                field = redis_names.usage_field(partition)
                 tasks.create_task(
                     follow(self._ledger, self._log, USAGE_TOPIC, partition, field, self.apply, linger_s=LINGER_S)
                 )
 
     async def step(self, partition: int, wait_s: float = 0.0) -> int:
         """Apply what is there of one partition; returns how many records were read."""
-        field = keys.usage_field(partition)
+        field = redis_names.usage_field(partition)
         return await step(self._ledger, self._log, USAGE_TOPIC, partition, field, self.apply, wait_s=wait_s)
 
     async def apply(self, records: Sequence[LogRecord], position: str) -> None:
@@ -101,7 +101,7 @@ class UsageFollower:
                 self._learning.from_event(usage)
 
     def _call(self, record: LogRecord, position: str) -> tuple[Call, Usage | None]:
-        field = keys.usage_field(record.partition)
+        field = redis_names.usage_field(record.partition)
         skip = state_call("skip", field, position, str(record.offset + 1))
         try:
             envelope = decode_envelope(record.value)
