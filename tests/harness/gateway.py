@@ -20,6 +20,7 @@ from tests.harness.processes import eventually
 from tests.harness.simulated import SimulatedProvider
 
 PROMPT = "Write a haiku about ledgers."
+ROWS_WAIT_S = 180.0
 
 
 @dataclass
@@ -148,7 +149,10 @@ class Gateway:
                 return [json.loads(line) for line in text.splitlines()]
 
     async def usage_rows(self, key_id: str, *, at_least: int) -> list[dict[str, Any]]:
-        """The key's rows in ``bursar.usage``, once there are ``at_least`` so many."""
+        """The key's rows in ``bursar.usage``, once there are ``at_least`` so many.
+
+        An edge killed right after an answer may not have had the event on its disk yet: the row then comes from the
+        hold's expiry, ``BURSAR_HOLD_TTL_S`` (60 s) later, so the wait is well above that."""
 
         async def rows() -> list[dict[str, Any]]:
             found = await self.query(
@@ -156,7 +160,7 @@ class Gateway:
             )
             return found if len(found) >= at_least else []
 
-        return await eventually(rows, 60)  # type: ignore[no-any-return]
+        return await eventually(rows, ROWS_WAIT_S)  # type: ignore[no-any-return]
 
     async def logged_usage(self) -> dict[str, Usage]:
         """The log's own figure for each request id: recorded over expired (denied requests left out)."""
