@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from bursar_admin.errors import Refusal, forbidden, unauthorized
+from bursar_admin.pages import session_cookie
 from bursar_common.service import is_loopback
 from bursar_common.settings import Settings, SettingsError
 
@@ -32,8 +34,10 @@ def check_start(settings: Settings) -> None:
 class Access:
     """The rules of this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now_s: Callable[[], int] | None = None) -> None:
+        """``now_s``: a clock (Unix s), for the cookies of pages; without it no cookie is taken."""
         self._token = settings.admin_token.get_secret_value()
+        self._now_s = now_s
         named = {name.strip().lower() for name in settings.public_hosts.split(",") if name.strip()}
         for address in (settings.admin_listen, settings.edge_listen if settings.single_machine else ""):
             host = _host_name(address) if address and not address.startswith("unix:") else ""
@@ -45,6 +49,18 @@ class Access:
     def actor(self) -> str:
         """Who is noted on events."""
         return "admin-token" if self._token else "local"
+
+    @property
+    def has_token(self) -> bool:
+        """Whether an admin token is set."""
+        return bool(self._token)
+
+    def new_cookie(self, token: str) -> str:
+        """A cookie for who knows the admin token; empty for anybody else."""
+        known = hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token.encode())
+        if not self._token or not known or self._now_s is None:
+            return ""
+        return session_cookie.make(self._token, self._now_s())
 
     def check(self, headers: Mapping[str, str], *, open_page: bool = False) -> None:
         """Raises Refusal (401 or 403). ``open_page``: a page that shows nothing of the installation needs no token."""
@@ -75,7 +91,17 @@ class Access:
         matches = [
             hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()) for given in candidates
         ]
-        return any(matches)
+        return any(matches) or self._cookie_given(headers)
+
+    def _cookie_given(self, headers: Mapping[str, str]) -> bool:
+        """The cookie of a signed-in browser. Other sites cannot make it send this: SameSite, ``Origin``."""
+        if self._now_s is None or session_cookie.NAME not in headers.get("Cookie", ""):
+            return False
+        try:
+            found = SimpleCookie(headers["Cookie"]).get(session_cookie.NAME)
+        except CookieError:
+            return False
+        return found is not None and session_cookie.valid(self._token, found.value, self._now_s())
 
     def _known_host(self, host: str) -> bool:
         name = _host_name(host)

@@ -18,6 +18,8 @@ from bursar_admin.desk import Desk
 from bursar_admin.enforcer import Enforcer
 from bursar_admin.errors import Refusal
 from bursar_admin.journal import Journal
+from bursar_admin.pages.frame import Frame, wants_page
+from bursar_admin.pages.routes import routes as page_routes
 from bursar_admin.projection import Projection
 from bursar_admin.providers import first_events
 from bursar_admin.routes import Route, config, customers, health, openapi, providers, quota, teams, users, virtual_keys
@@ -64,9 +66,10 @@ def route_table(desk: Desk) -> list[Route]:
 
 def make_app(desk: Desk) -> web.Application:
     """The web application over a desk."""
-    table = route_table(desk)
+    frame = Frame(desk)
+    table = [*route_table(desk), *page_routes(desk, frame)]
     by_operation = {(route.method, route.path): route for route in table}
-    app = web.Application(middlewares=[_outermost(desk, by_operation)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[_outermost(desk, frame, by_operation)], client_max_size=MAX_BODY_BYTES)
     for route in table:
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
@@ -74,7 +77,7 @@ def make_app(desk: Desk) -> web.Application:
     return app
 
 
-def _outermost(desk: Desk, by_operation: dict[tuple[str, str], Route]) -> Middleware:
+def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Route]) -> Middleware:
     @web.middleware
     async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = desk.mint()
@@ -82,19 +85,27 @@ def _outermost(desk: Desk, by_operation: dict[tuple[str, str], Route]) -> Middle
             _admit(request)
             response = await handler(request)
         except Refusal as refusal:
-            response = _refused(refusal, request_id)
+            response = refused(request, refusal, request_id)
+        except web.HTTPRedirection as redirection:
+            response = web.Response(status=redirection.status, headers={"Location": redirection.location.human_repr()})
         except web.HTTPException as error:
-            response = _refused(_translated(error, request), request_id)
+            response = refused(request, _translated(error, request), request_id)
         except Exception as error:
             log.exception("request_failed", request_id=request_id, error=type(error).__name__)
-            response = _refused(
+            response = refused(
+                request,
                 Refusal(500, "internal_error", "Something went wrong on our side; the log has the request id."),
                 request_id,
             )
         response.headers[REQUEST_ID_HEADER] = request_id
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
+
+    def refused(request: web.Request, refusal: Refusal, request_id: str) -> web.Response:
+        if wants_page(request):
+            return frame.failure(request, refusal, request_id)
+        return _refused(refusal, request_id)
 
     def _admit(request: web.Request) -> None:
         resource = request.match_info.route.resource

@@ -42,7 +42,7 @@ class Desk:
         self.enforcer = enforcer
         self.clock = clock
         self.mint = mint
-        self.access = Access(settings)
+        self.access = Access(settings, self.now_s)
         self.rules = UpstreamRules.of(settings)
         self.key_secret = settings.key_secret.get_secret_value()
         self.spending = spending

@@ -1,0 +1,139 @@
+"""Amounts as people read them. ``static/js/numbers.js`` says the same; one table tests both. Pure."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+from bursar_common.money import NUSD_PER_DOLLAR, dollars, sentence
+
+UNKNOWN = "–"
+"""What stands where a figure is not known: unknown is not zero."""
+_EXACT = Context(prec=80)
+_STEPS = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+SHORT_MONEY_FROM_NUSD = 1_000_000 * NUSD_PER_DOLLAR
+ID_CHARS = 8
+CATEGORIES = 8
+"""Colours of charts, see ``--cat-0`` ... in the stylesheet."""
+
+
+def money(nusd: int | None) -> str:
+    """``$1,234.56``; below a cent as many digits as matter."""
+    return UNKNOWN if nusd is None else sentence(int(nusd))
+
+
+def exact_money(nusd: int | None) -> str:
+    """Every nano-dollar: for tooltips and detail pages."""
+    if nusd is None:
+        return "unknown"
+    text = f"{dollars(abs(int(nusd))):,f}"
+    return f"{'-' if nusd < 0 else ''}${text} ({int(nusd):,} nano-dollars)"
+
+
+def big_money(nusd: int | None) -> str:
+    """For the one number of a card: as :func:`money`, from a million on ``$1.25M``."""
+    if nusd is None or abs(int(nusd)) < SHORT_MONEY_FROM_NUSD:
+        return money(nusd)
+    sign = "-" if nusd < 0 else ""
+    return f"{sign}${_short(_EXACT.divide(Decimal(abs(int(nusd))), Decimal(NUSD_PER_DOLLAR)), '0.01')}"
+
+
+def axis_money(nusd: int | None) -> str:
+    """For axes and narrow places: ``$0``, ``$12``, ``$3.4k``, ``$0.05``."""
+    if nusd is None:
+        return UNKNOWN
+    if abs(int(nusd)) < 1000 * NUSD_PER_DOLLAR:
+        return money(nusd).removesuffix(".00")
+    sign = "-" if nusd < 0 else ""
+    return f"{sign}${_short(_EXACT.divide(Decimal(abs(int(nusd))), Decimal(NUSD_PER_DOLLAR)), '0.1')}"
+
+
+def count(number: int | None) -> str:
+    """``950``, ``12.4k``, ``3.1M``: tokens and requests; the exact number belongs into the title."""
+    if number is None:
+        return UNKNOWN
+    size = abs(int(number))
+    sign = "-" if number < 0 else ""
+    return f"{sign}{size}" if size < 1000 else sign + _short(Decimal(size), "0.1")
+
+
+def exact_count(number: int | None) -> str:
+    """``12,431``."""
+    return "unknown" if number is None else f"{int(number):,}"
+
+
+def _short(value: Decimal, step: str) -> str:
+    for index, (size, letter) in enumerate(_STEPS):
+        if value >= size:
+            shown = _EXACT.divide(value, Decimal(size)).quantize(Decimal(step), ROUND_HALF_EVEN, _EXACT)
+            if shown >= 1000 and index:
+                size, letter = _STEPS[index - 1]
+                shown = _EXACT.divide(value, Decimal(size)).quantize(Decimal(step), ROUND_HALF_EVEN, _EXACT)
+            return f"{shown:,f}{letter}"
+    return f"{value.quantize(Decimal(step), ROUND_HALF_EVEN, _EXACT):,f}"
+
+
+def percent(part: int | float | None, whole: int | float | None) -> str:
+    """``62%`` of a whole; unknown where there is no whole."""
+    if part is None or not whole:
+        return UNKNOWN
+    return _percent(Decimal(str(part)) * 100 / Decimal(str(whole)))
+
+
+def _percent(value: Decimal) -> str:
+    if value and abs(value) < 1:
+        return "<1%" if value > 0 else ">-1%"
+    return f"{value.quantize(Decimal(1), ROUND_HALF_EVEN, _EXACT):,f}%"
+
+
+def change(now: int | float | None, before: int | float | None) -> str:
+    """``+12%`` or ``-3%``; ``new`` where there was nothing before, empty where nothing can be said."""
+    if now is None or before is None:
+        return ""
+    if not before:
+        return "new" if now else ""
+    value = (Decimal(str(now)) - Decimal(str(before))) * 100 / abs(Decimal(str(before)))
+    rounded = value.quantize(Decimal(1), ROUND_HALF_EVEN, _EXACT)
+    if rounded == 0:
+        return "±0%"
+    if rounded > 999:
+        return ">+999%"
+    return f"{'+' if rounded > 0 else ''}{rounded:f}%"
+
+
+def span_ms(ms: int | float | None) -> str:
+    """``840 ms``, ``1.2 s``, ``2 min 5 s``, ``3 h 4 min``."""
+    if ms is None:
+        return UNKNOWN
+    whole = round(ms)
+    if whole < 1000:
+        return f"{whole} ms"
+    if whole < 59_950:
+        return f"{Decimal(whole).scaleb(-3).quantize(Decimal('0.1'), ROUND_HALF_EVEN)} s"
+    seconds = whole // 1000
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def ago(then_ms: int, now_ms: int) -> str:
+    """``just now``, ``3 min ago``, ``2 h ago``, ``5 d ago``."""
+    seconds = (now_ms - then_ms) // 1000
+    if seconds < 10:
+        return "just now"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def short_id(identifier: str) -> str:
+    """The end of an id: those made one after the other differ there."""
+    return identifier if len(identifier) <= ID_CHARS + 2 else f"…{identifier[-ID_CHARS:]}"
+
+
+def category(name: str) -> int:
+    """The colour an owner has on every page (FNV-1a over UTF-8, 32 bits)."""
+    digest = 2166136261
+    for byte in name.encode():
+        digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
+    return digest % CATEGORIES

@@ -1,0 +1,27 @@
+// Times in the viewer's zone: relative or of the clock, with the exact moment in the title.
+import { ago } from "./numbers.js";
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const DATE = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const MOMENT = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
+const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+const DAY_MS = 86_400_000;
+
+function written(then, how, now) {
+  if (how === "clock") return now - then < DAY_MS ? CLOCK.format(then) : MOMENT.format(then);
+  if (how === "date") return DATE.format(then);
+  if (how === "moment") return MOMENT.format(then);
+  return now - then < 7 * DAY_MS ? ago(then, now) : DATE.format(then);
+}
+
+/** Write every <time data-time> below an element. */
+export function writeTimes(root = document) {
+  const now = Date.now();
+  for (const element of root.querySelectorAll("time[data-time]")) {
+    const then = Date.parse(element.dateTime);
+    if (Number.isNaN(then)) continue;
+    const text = written(then, element.dataset.time, now);
+    if (element.textContent !== text) element.textContent = text;
+    if (!element.title) element.title = EXACT.format(then);
+  }
+}
