@@ -163,3 +163,50 @@ def test_a_crash_between_memory_and_file_loses_nothing(path: Path) -> None:
     path.write_text('{"env": {"ANTHROPIC_BASE_URL": "http://old"}}')
     assert disconnect(path).left == ()
     assert path.read_text() == '{"env": {"ANTHROPIC_BASE_URL": "http://old"}}'
+
+
+STATUS = {"type": "command", "command": "bursar statusline"}
+
+
+@settings(deadline=None, max_examples=100)
+@given(document=DOCUMENTS, layout=LAYOUTS, again=LAYOUTS, touched=st.booleans(), twice=st.booleans())
+def test_a_status_line_comes_and_goes(document: Any, layout: Any, again: Any, touched: bool, twice: bool) -> None:
+    before = json.dumps(document, **layout)
+    with settings_file(before) as path:
+        assert connect(path, LINES, STATUS) is True
+        written = json.loads(path.read_text())
+        assert written == document | {"env": document.get("env", {}) | LINES, "statusLine": STATUS}
+        if touched:
+            path.write_text(json.dumps(written | {"added": 1}, **again))
+        if twice:
+            assert connect(path, LINES, STATUS | {"command": "elsewhere/bursar statusline"}) is True
+        undone = disconnect(path)
+        assert "statusLine" in undone.removed
+        if touched:
+            assert json.loads(path.read_text()) == document | {"added": 1}
+        else:
+            assert path.read_text() == before
+
+
+@pytest.mark.parametrize("own", ['{"type": "command", "command": "mine"}', "null", '"x"'])
+def test_an_own_status_line_stays(path: Path, own: str) -> None:
+    text = f'{{"statusLine": {own}, "env": {{}}}}'
+    path.write_text(text)
+    assert connect(path, LINES, STATUS) is False
+    assert json.loads(path.read_text())["statusLine"] == json.loads(own)
+    disconnect(path)
+    assert path.read_text() == text
+
+
+def test_a_status_line_changed_since_is_left_and_named(path: Path) -> None:
+    assert connect(path, LINES, STATUS) is True
+    changed = json.loads(path.read_text()) | {"statusLine": {"type": "command", "command": "mine"}}
+    path.write_text(json.dumps(changed))
+    assert connect(path, LINES, STATUS) is False
+    assert disconnect(path).left == ()
+    assert json.loads(path.read_text()) == {"statusLine": {"type": "command", "command": "mine"}}
+
+    path.unlink()
+    assert connect(path, LINES, STATUS) is True
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"statusLine": "mine"}))
+    assert disconnect(path).left == ("statusLine",)

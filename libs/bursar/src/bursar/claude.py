@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+import signal
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 from bursar.claude_settings import wanted_lines
+from bursar.quota_client import QuotaUnknown, ask_quota
+from bursar.quota_text import session_end
+
+COST_WITHIN_S = 3.0
+"""How long the end of a session may wait for its figures: requests reach analytics within a second."""
+COST_POLL_S = 0.4
 
 CONFLICTING = (
     "ANTHROPIC_API_KEY",
@@ -39,13 +48,97 @@ def claude_environment(environ: Mapping[str, str], *, url: str, key: str, own_lo
     return kept | lines
 
 
+NOT_SESSIONS = frozenset(
+    {"--version", "-v", "--help", "-h", "mcp", "config", "doctor", "update", "upgrade", "install", "plugin"}
+    | {"setup-token", "auth", "agents", "migrate-installer"}
+)
+"""First words with which Claude Code answers by itself and asks no model: it is started in place of this process."""
+RUN_HEADER = "x-bursar-tag-bursar-run"
+"""Tags every request of one run, so that its cost can be told from others of the same key."""
+
+
+def with_run(environ: Mapping[str, str], run: str) -> dict[str, str]:
+    """The environment whose requests carry the run's tag, beside what custom headers there are."""
+    headers = [line for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines() if line.strip()]
+    return {**environ, "ANTHROPIC_CUSTOM_HEADERS": "\n".join([*headers, f"{RUN_HEADER}: {run}"])}
+
+
 def launch(
-    arguments: Sequence[str], environ: Mapping[str, str], *, url: str, key: str, own_login: bool = False
-) -> NoReturn:
-    """Become Claude Code. Raises LaunchRefused where it is not installed."""
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    url: str,
+    key: str,
+    own_login: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> int:
+    """Run Claude Code to its end, then ``say`` what it cost; its exit code. Raises LaunchRefused where it is not
+    installed. Without ``say``, or for what is no session, this process becomes Claude Code and does not return."""
     program = shutil.which("claude", path=environ.get("PATH"))
     if program is None:
         raise LaunchRefused(
             "Claude Code is not installed (no `claude` on the PATH): npm install -g @anthropic-ai/claude-code"
         )
-    os.execve(program, ["claude", *arguments], claude_environment(environ, url=url, key=key, own_login=own_login))  # noqa: S606
+    child = claude_environment(environ, url=url, key=key, own_login=own_login)
+    words = ["claude", *arguments]
+    if say is None or (arguments and arguments[0] in NOT_SESSIONS):
+        os.execve(program, words, child)  # noqa: S606
+    run, began_s = uuid.uuid4().hex, int(time.time())
+    code = run_in_foreground(program, words, with_run(child, run))
+    text = cost_of_run(url, key, run, began_s)
+    if text:
+        say(text)
+    return code
+
+
+def run_in_foreground(program: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The program's exit code (128 + signal where one ended it). It has the terminal; what the terminal sends reaches
+    it directly, what is sent to this process alone is passed on, and stopping it stops this process too."""
+    relayed = (signal.SIGTERM, signal.SIGHUP)
+    pid = 0
+
+    def relay(number: int, _frame: object) -> None:
+        if pid:
+            os.kill(pid, number)
+
+    # Handlers, not SIG_IGN: a program inherits what is ignored, never a handler.
+    before = {number: signal.signal(number, relay) for number in relayed}
+    before |= {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        pid = os.posix_spawn(program, list(words), dict(environ))
+        while True:
+            _, status = os.waitpid(pid, os.WUNTRACED)
+            if os.WIFSTOPPED(status):
+                os.kill(os.getpid(), signal.SIGSTOP)
+                os.kill(pid, signal.SIGCONT)
+                continue
+            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def cost_of_run(url: str, key: str, run: str, began_s: int) -> str:
+    """What to say at the end; empty where nothing was asked or nobody can tell. Waits until the last requests have
+    arrived in analytics: the same figure twice, within COST_WITHIN_S."""
+    deadline_s = time.monotonic() + COST_WITHIN_S
+    last: tuple[int, int] | None = None
+    try:
+        while True:
+            quota = ask_quota(url, key, since_s=began_s - 1, run=run, timeout_s=COST_WITHIN_S)
+            usage = quota.get("usage")
+            if usage is None:
+                return ""
+            now = (usage["requests"] + usage["refused"], usage["list_cost_nusd"])
+            if now == last and now[0]:
+                break
+            if time.monotonic() >= deadline_s:
+                break
+            last = now
+            time.sleep(COST_POLL_S)
+        if last == (0, 0):  # settings of the person's own may have replaced the header
+            quota = ask_quota(url, key, since_s=began_s - 1, timeout_s=COST_WITHIN_S)
+            return session_end(quota, datetime.now().astimezone(), whole_key=True)
+        return session_end(quota, datetime.now().astimezone())
+    except (QuotaUnknown, KeyError, TypeError):
+        return ""

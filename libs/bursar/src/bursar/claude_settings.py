@@ -1,4 +1,5 @@
-"""``bursar connect`` and ``disconnect``: three lines in the ``env`` of Claude Code's ``settings.json``, and back.
+"""``bursar connect`` and ``disconnect``: three lines in the ``env`` of Claude Code's ``settings.json``, a status line
+where there is none, and back.
 
 What was there before is kept in a file beside it (mode 0600: it may hold a token). Nothing else in the settings
 changes; if nobody touched the file in between, disconnecting restores it byte for byte.
@@ -21,6 +22,7 @@ from bursar.json_edit import NotEditable
 
 MAX_SETTINGS_BYTES = 16 * 1024 * 1024
 BEFORE_SUFFIX = ".before-bursar"
+STATUS_LINE = "statusLine"
 _FORMAT = 1
 
 
@@ -66,9 +68,15 @@ def read_env(path: Path) -> dict[str, Any]:
     return env
 
 
-def connect(path: Path, lines: Mapping[str, str]) -> None:
+def wanted_status_line(command: str) -> dict[str, Any]:
+    """Claude Code's ``statusLine`` that runs ``command``."""
+    return {"type": "command", "command": command}
+
+
+def connect(path: Path, lines: Mapping[str, str], status_line: Mapping[str, Any] | None = None) -> bool:
     """Write the lines, remembering what stood there. Connecting again replaces the lines and keeps the first memory.
 
+    ``status_line`` is set where the person has none. False: they have one of their own, which stays as it is.
     Raises SettingsRefused; the file is then untouched. A crash leaves either the old file or the new one, and the
     memory is written before it."""
     path = Path(os.path.realpath(path))
@@ -79,6 +87,8 @@ def connect(path: Path, lines: Mapping[str, str]) -> None:
         text, mode, memory = memory["original"], memory["mode"], None
     try:
         written, before, env_existed = _with_lines(text, lines)
+        ours = memory.get("status_line") if memory is not None else None
+        written, placed = _with_status_line(written, status_line, ours)
     except NotEditable as error:
         raise SettingsRefused(f"{path} was not touched: {error}.") from None
     kept = {
@@ -86,6 +96,7 @@ def connect(path: Path, lines: Mapping[str, str]) -> None:
         "lines": dict(lines),
         "before": before,
         "env_existed": env_existed,
+        "status_line": placed,
         "file_existed": text is not None,
         "mode": mode,
         "original": text,
@@ -100,6 +111,7 @@ def connect(path: Path, lines: Mapping[str, str]) -> None:
         write_private(path, written)
     except OSError as error:
         raise SettingsRefused(f"{path} cannot be written: {error.strerror}.") from None
+    return status_line is None or placed is not None
 
 
 def disconnect(path: Path) -> Undone:
@@ -110,6 +122,7 @@ def disconnect(path: Path) -> Undone:
         raise SettingsRefused(f"{path} was not connected by Bursar: there is nothing to undo.")
     before: dict[str, str | None] = memory["before"]
     removed = tuple(name for name, raw in before.items() if raw is None)
+    removed += (STATUS_LINE,) if memory.get("status_line") is not None else ()
     restored = tuple(name for name, raw in before.items() if raw is not None)
     undone = Undone(removed, restored, ())
     result: str | None
@@ -164,6 +177,20 @@ def _with_lines(text: str | None, lines: Mapping[str, str]) -> tuple[str, dict[s
     return text, before, True
 
 
+def _with_status_line(text: str, wanted: Mapping[str, Any] | None, ours: Any) -> tuple[str, Mapping[str, Any] | None]:
+    """The text with the status line, and what of it is ours now (None: nothing). ``ours``: what was placed before."""
+    top = json_edit.top_object(text)
+    member = top.find(STATUS_LINE)
+    if member is None:
+        if wanted is None:
+            return text, None
+        outer = "\n" if not top.members else ""
+        return json_edit.add_member(text, top, STATUS_LINE, _json(wanted), outer_gap=outer), wanted
+    if ours is None or json_edit.parse(text[member.value_start : member.end]) != ours:
+        return text, None
+    return (text, ours) if wanted is None else (json_edit.set_value(text, member, _json(wanted)), wanted)
+
+
 def _without_lines(text: str, memory: dict[str, Any]) -> tuple[str | None, Undone]:
     removed, restored, left = [], [], []
     for name, raw in memory["before"].items():
@@ -192,6 +219,15 @@ def _without_lines(text: str, memory: dict[str, Any]) -> tuple[str | None, Undon
     env = top.find("env")
     if env is not None and not memory["env_existed"] and not json_edit.object_at(text, env.value_start).members:
         text = json_edit.remove_member(text, top, env)
+    ours = memory.get("status_line")
+    top = json_edit.top_object(text)
+    member = top.find(STATUS_LINE)
+    if ours is not None and member is not None:
+        if json_edit.parse(text[member.value_start : member.end]) == ours:
+            text = json_edit.remove_member(text, top, member)
+            removed.append(STATUS_LINE)
+        else:
+            left.append(STATUS_LINE)
     undone = Undone(tuple(removed), tuple(restored), tuple(left))
     if not memory["file_existed"] and not json_edit.top_object(text).members:
         return None, undone
@@ -200,6 +236,10 @@ def _without_lines(text: str, memory: dict[str, Any]) -> tuple[str | None, Undon
 
 def _raw(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False)
 
 
 def _read(path: Path) -> str | None:

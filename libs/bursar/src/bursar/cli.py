@@ -144,7 +144,15 @@ def apply_topics() -> None:
     sys.exit(apply(os.environ, lambda line: click.echo(line, err=line.startswith("Error"))))
 
 
-for _command in (cli_client.claude, cli_client.connect, cli_client.disconnect, cli_client.doctor, cli_client.keys):
+for _command in (
+    cli_client.claude,
+    cli_client.connect,
+    cli_client.disconnect,
+    cli_client.doctor,
+    cli_client.keys,
+    cli_client.quota,
+    cli_client.statusline,
+):
     main.add_command(_command)
 
 

@@ -1,4 +1,5 @@
-"""Commands of people who use a running Bursar: ``claude``, ``connect``, ``disconnect``, ``doctor``, ``keys``."""
+"""Commands of people who use a running Bursar: ``claude``, ``connect``, ``disconnect``, ``doctor``, ``keys``,
+``quota``, ``statusline``."""
 
 from __future__ import annotations
 
@@ -29,9 +30,12 @@ def url_option(command: Callable[..., None]) -> Callable[..., None]:
 @url_option
 @click.option("--key", help="Virtual key; default: the first key in --home.")
 @click.option("--own-login", is_flag=True, help="Keep your own login; the key goes in a header beside it.")
+@click.option("--no-cost", is_flag=True, help="Do not say at the end what the session cost.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def claude(home: str, url: str | None, key: str | None, own_login: bool, arguments: tuple[str, ...]) -> None:
-    """Start Claude Code through Bursar; everything after is passed on.
+def claude(
+    home: str, url: str | None, key: str | None, own_login: bool, no_cost: bool, arguments: tuple[str, ...]
+) -> None:
+    """Start Claude Code through Bursar; everything after is passed on. At the end, what the session cost.
 
     \b
     bursar claude
@@ -42,9 +46,17 @@ def claude(home: str, url: str | None, key: str | None, own_login: bool, argumen
 
     where = Home.at(home)
     try:
-        launch(arguments, os.environ, url=find_url(where, url), key=find_key(where, key), own_login=own_login)
+        code = launch(
+            arguments,
+            os.environ,
+            url=find_url(where, url),
+            key=find_key(where, key),
+            own_login=own_login,
+            say=None if no_cost else lambda text: click.echo(text, err=True),
+        )
     except (LaunchRefused, NotKnown) as refusal:
         raise click.ClickException(str(refusal)) from None
+    sys.exit(code)
 
 
 @click.command()
@@ -52,23 +64,32 @@ def claude(home: str, url: str | None, key: str | None, own_login: bool, argumen
 @url_option
 @click.option("--key", help="Virtual key; default: the first key in --home.")
 @click.option("--settings", type=click.Path(path_type=Path), help="settings.json; default: Claude Code's own.")
-def connect(home: str, url: str | None, key: str | None, settings: Path | None) -> None:
+@click.option("--no-statusline", is_flag=True, help="Leave Claude Code's status line alone.")
+def connect(home: str, url: str | None, key: str | None, settings: Path | None, no_statusline: bool) -> None:
     """Write Bursar's three lines into Claude Code's settings.json.
 
-    ANTHROPIC_BASE_URL, ANTHROPIC_AUTH_TOKEN and ENABLE_TOOL_SEARCH in its `env`; nothing else changes, and `bursar
-    disconnect` undoes exactly these.
+    ANTHROPIC_BASE_URL, ANTHROPIC_AUTH_TOKEN and ENABLE_TOOL_SEARCH in its `env`, and `bursar statusline` as its status
+    line unless you have one; nothing else changes, and `bursar disconnect` undoes exactly these.
     """
-    from bursar.claude_settings import SettingsRefused, default_settings_path, wanted_lines
+    import shlex
+
+    from bursar.announce import program
+    from bursar.claude_settings import SettingsRefused, default_settings_path, wanted_lines, wanted_status_line
     from bursar.claude_settings import connect as write_lines
 
     where = Home.at(home)
     path = settings or default_settings_path(os.environ)
     try:
         lines = wanted_lines(find_url(where, url), find_key(where, key))
-        write_lines(path, lines)
+        command = shlex.join([*program(), "statusline"])
+        placed = write_lines(path, lines, None if no_statusline else wanted_status_line(command))
     except (NotKnown, SettingsRefused) as refusal:
         raise click.ClickException(str(refusal)) from None
     click.echo(f"{path}: {', '.join(lines)} set; a plain `claude` now goes to {lines['ANTHROPIC_BASE_URL']}.")
+    if not placed:
+        click.echo(f"Your own statusLine stays; Bursar's is the command: {command}")
+    elif not no_statusline:
+        click.echo("Status line: spent today, what is left, when it resets.")
 
 
 @click.command()
@@ -116,6 +137,42 @@ def doctor(home: str, url: str | None, settings: Path | None) -> None:
     for finding in findings:
         click.echo(f"{'problem' if finding.problem else 'ok     '}  {finding.text}")
     sys.exit(1 if any(finding.problem for finding in findings) else 0)
+
+
+@click.command()
+@home_option
+@url_option
+@click.option("--key", help="Virtual key; default: the one Claude Code uses, else the first key in --home.")
+@click.option("--json", "as_json", is_flag=True, help="The API's own answer.")
+def quota(home: str, url: str | None, key: str | None, as_json: bool) -> None:
+    """What your key may still spend: its budgets and limits, and those of its team and customer."""
+    import json
+    from datetime import datetime
+
+    from bursar.quota_client import QuotaUnknown, ask_quota
+    from bursar.quota_text import table
+    from bursar.statusline import which
+
+    where = Home.at(home)
+    used_url, used_key = which(os.environ, where)
+    try:
+        answer = ask_quota(find_url(where, url or used_url or None), find_key(where, key or used_key))
+    except (NotKnown, QuotaUnknown) as refusal:
+        raise click.ClickException(str(refusal)) from None
+    click.echo(json.dumps(answer, indent=2) if as_json else table(answer, datetime.now().astimezone()))
+
+
+@click.command()
+@home_option
+def statusline(home: str) -> None:
+    """One line for Claude Code's status line: spent today, left, reset. Reads Claude Code's JSON on stdin."""
+    from bursar.statusline import line, read_stdin
+
+    try:
+        said = b"" if sys.stdin.isatty() else read_stdin(sys.stdin.fileno())
+    except (AttributeError, OSError, ValueError):  # closed, or none at all
+        said = b""
+    click.echo(line(os.environ, Home.at(home), said))
 
 
 @click.group()
