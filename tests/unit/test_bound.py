@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bursar_common.catalogue import build_book
 from bursar_common.governance import Provider
 from bursar_common.money import MAX_NUSD
-from bursar_common.pricing import CompiledModel, PriceBook, cost
+from bursar_common.pricing import CompiledModel, PriceBook, RateCard, ScaledRates, cost, token_cost
 from bursar_common.wire import Features, ServerTool, UsageCounts
 from bursar_enforcer.bound import (
     IMAGE_TOKENS_HIGH,
@@ -41,6 +41,15 @@ def model(name: str, book: PriceBook = BOOK) -> CompiledModel:
 
 
 OPUS = model("claude-opus-4-8")
+
+
+def test_the_dearest_of_each_rate_up_to_a_prompt() -> None:
+    """Tiers need not rise in every rate."""
+    low, high, top = ScaledRates(1, 9, 3, 4, 5, 6), ScaledRates(2, 1, 3, 9, 5, 6), ScaledRates(0, 2, 8, 1, 7, 0)
+    card = RateCard.of(((-1, low), (200, high), (500, top)))
+    assert [card.up_to(tokens) for tokens in (0, 200)] == [low, low]
+    assert card.up_to(201) == card.up_to(500) == (2, 9, 3, 9, 5, 6)
+    assert card.up_to(501) == (2, 9, 8, 9, 7, 6)
 
 
 def test_the_first_request_of_claude_code() -> None:
@@ -209,6 +218,28 @@ def test_what_a_request_holds_at_admission() -> None:
     )
     strict = figures(BOOK, OPUS, features, 64_000, expectation, strict=True, started_at_ms=NOW_MS)
     assert strict.expected_nusd == strict.bound_nusd > standard.bound_nusd
+
+
+@given(
+    st.sampled_from(MODELS),
+    st.tuples(*[st.integers(0, 400_000)] * 3, st.integers(0, 64_000), st.booleans()),
+    st.sampled_from(["", "fast"]),
+    st.sampled_from(["", "us"]),
+)
+def test_an_expectation_costs_what_its_usage_would(
+    name: str, tokens: tuple[int, int, int, int, bool], speed: str, geo: str
+) -> None:
+    """Admission multiplies the expectation itself; settlements are priced from usage. Same tokens, same money."""
+    expectation = Expectation(*tokens)
+    features = Features(speed=speed, geo=geo)
+    card = model(name).rates(NOW_MS, speed=speed, inference_geo=geo)
+    cost_nusd = BOOK.billed_up_nusd(token_cost(card, expectation.counts()))
+    assert expected_nusd(BOOK, model(name), features, expectation, started_at_ms=NOW_MS) == cost_nusd
+    for strict in (False, True):
+        held = figures(BOOK, model(name), features, 1_000, expectation, strict=strict, started_at_ms=NOW_MS)
+        bound = bound_nusd(BOOK, model(name), features, 1_000, strict=strict, started_at_ms=NOW_MS)
+        assert held.bound_nusd == max(bound, cost_nusd)
+        assert held.expected_nusd == (held.bound_nusd if strict else cost_nusd)
 
 
 def test_a_bound_is_never_below_what_is_expected() -> None:

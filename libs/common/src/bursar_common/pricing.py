@@ -48,6 +48,16 @@ class RateCard(NamedTuple):
     """Rates of one model at one time, speed and geography; ``tiers`` rise by ``over``."""
 
     tiers: tuple[tuple[int, ScaledRates], ...]
+    dearest: tuple[tuple[int, ScaledRates], ...]
+    """The same steps, each with the dearest of every rate up to it."""
+
+    @classmethod
+    def of(cls, tiers: tuple[tuple[int, ScaledRates], ...]) -> RateCard:
+        """The card of these tiers, the first of which holds for any prompt."""
+        dearest = [tiers[0]]
+        for over, rates in tiers[1:]:
+            dearest.append((over, ScaledRates(*map(max, dearest[-1][1], rates))))
+        return cls(tiers, tuple(dearest))
 
     def at(self, prompt_tokens: int) -> ScaledRates:
         """Rates of a request with a prompt of that size."""
@@ -59,10 +69,11 @@ class RateCard(NamedTuple):
 
     def up_to(self, prompt_tokens: int) -> ScaledRates:
         """The dearest of each rate that a prompt of at most that size can meet."""
-        if len(self.tiers) == 1:
-            return self.tiers[0][1]
-        reachable = [rates for over, rates in self.tiers if over < 0 or prompt_tokens > over]
-        return ScaledRates(*map(max, zip(*reachable, strict=True)))
+        rates = self.dearest[0][1]
+        for over, dearer in self.dearest[1:]:
+            if prompt_tokens > over:
+                rates = dearer
+        return rates
 
 
 class Cost(NamedTuple):
@@ -105,7 +116,7 @@ class CompiledModel:
             tiers, factor = (period.batch, factor) if period.batch and not fast else (tiers, factor / 2)
         if us_only:
             factor *= Decimal("1.1")
-        return RateCard(tuple((tier.over, self._scaled(tier.rates, factor)) for tier in tiers))
+        return RateCard.of(tuple((tier.over, self._scaled(tier.rates, factor)) for tier in tiers))
 
     def _scaled(self, rates: Rates, factor: Decimal) -> ScaledRates:
         # A dollar per million tokens is 1,000 nano-dollars a token; per thousand searches, 1,000,000 a search.

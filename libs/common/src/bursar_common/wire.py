@@ -6,6 +6,9 @@ tagged by ``op`` (requests) and ``reply`` (answers), so that a list decodes stra
 
 Amounts are integers in the unit of their counter (see :mod:`bursar_common.scopes`): nano-dollars, tokens or
 requests. Times are Unix time in the unit their name ends with.
+
+No struct here can be part of a reference cycle (they hold values and each other only), so none is tracked by the
+garbage collector (``gc=False``): a batch makes thousands of them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of one batch body, of either direction."""
 
 
-class KeyHash(msgspec.Struct, frozen=True, array_like=True):
+class KeyHash(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A credential as the client presented it: the header it came in and the hex SHA-256 of its value."""
 
     header: str
@@ -32,14 +35,14 @@ class KeyHash(msgspec.Struct, frozen=True, array_like=True):
     sha256: str
 
 
-class ServerTool(msgspec.Struct, frozen=True, array_like=True):
+class ServerTool(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A tool the provider runs by itself; ``max_uses`` is None where the request sets no limit."""
 
     name: str
     max_uses: int | None = None
 
 
-class Features(msgspec.Struct, frozen=True, omit_defaults=True):
+class Features(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """What the request's body says about its possible cost, without its content."""
 
     text_bytes: int = 0
@@ -58,7 +61,7 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
     """Name of the first feature that has no upper bound (``mcp_servers``, ``compact_20260112`` ...), else empty."""
 
 
-class Admit(msgspec.Struct, frozen=True, tag_field="op", tag="admit"):
+class Admit(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="admit"):
     """Ask to start a paid request. Idempotent by ``request_id``."""
 
     request_id: str
@@ -78,7 +81,7 @@ class Admit(msgspec.Struct, frozen=True, tag_field="op", tag="admit"):
     tags: dict[str, str] = {}
 
 
-class Authorize(msgspec.Struct, frozen=True, tag_field="op", tag="authorize"):
+class Authorize(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="authorize"):
     """Ask who a caller is and what it may use; no money is involved (models, count_tokens)."""
 
     key_hashes: tuple[KeyHash, ...]
@@ -89,7 +92,7 @@ class Authorize(msgspec.Struct, frozen=True, tag_field="op", tag="authorize"):
     list_models: bool = False
 
 
-class HoldEntry(msgspec.Struct, frozen=True, array_like=True):
+class HoldEntry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """What one request holds on one counter."""
 
     counter: str
@@ -100,7 +103,7 @@ class HoldEntry(msgspec.Struct, frozen=True, array_like=True):
     """The counter's owner holds the bound: a renewal keeps ``expected`` = ``bound`` here."""
 
 
-class UsageCounts(msgspec.Struct, frozen=True, omit_defaults=True):
+class UsageCounts(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Tokens by kind, as the provider reports them. ``input_tokens`` excludes cached tokens;
     ``output_tokens`` includes ``thinking_tokens``."""
 
@@ -118,7 +121,7 @@ class UsageCounts(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.input_tokens + self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
 
 
-class Amounts(msgspec.Struct, frozen=True, omit_defaults=True):
+class Amounts(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """What a finished request charges to every counter of each unit (one figure per unit, never per counter)."""
 
     n: int = 0
@@ -131,7 +134,7 @@ class Amounts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Requests: 1, or 0 where nothing was sent."""
 
 
-class Renew(msgspec.Struct, frozen=True, tag_field="op", tag="renew"):
+class Renew(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="renew"):
     """Keep a hold alive and let it follow the stream. Re-creates a hold that Redis lost."""
 
     request_id: str
@@ -142,7 +145,7 @@ class Renew(msgspec.Struct, frozen=True, tag_field="op", tag="renew"):
     """``message_start`` was seen: the event's prompt counts are exact."""
 
 
-class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
+class Settle(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="settle"):
     """Close a hold with what the request cost. Sent only after its usage event is durable in the outbox."""
 
     request_id: str
@@ -158,27 +161,27 @@ class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
     """The provider's own counts; None where they are estimated (nothing is learned from estimates)."""
 
 
-class Release(msgspec.Struct, frozen=True, tag_field="op", tag="release"):
+class Release(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="release"):
     """Give a hold back: nothing was or will be sent. Leaves a tombstone: a late ``admit`` is refused."""
 
     request_id: str
     hold: tuple[HoldEntry, ...] = ()
 
 
-class Balances(msgspec.Struct, frozen=True, tag_field="op", tag="balances"):
+class Balances(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="balances"):
     """Read counters (admin-api)."""
 
     counters: tuple[str, ...]
 
 
-class GovernancePosition(msgspec.Struct, frozen=True, tag_field="op", tag="governance_position"):
+class GovernancePosition(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="governance_position"):
     """Ask up to which offset of the governance topic Redis has been brought (admin-api waits on it)."""
 
 
 Operation: TypeAlias = Admit | Authorize | Renew | Settle | Release | Balances | GovernancePosition
 
 
-class Owners(msgspec.Struct, frozen=True, omit_defaults=True):
+class Owners(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Everyone a request belongs to, names as of now. Of people only the id."""
 
     virtual_key_id: str
@@ -190,7 +193,7 @@ class Owners(msgspec.Struct, frozen=True, omit_defaults=True):
     user_id: str = ""
 
 
-class Route(msgspec.Struct, frozen=True, omit_defaults=True):
+class Route(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Where the request goes."""
 
     provider: str
@@ -203,7 +206,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str = "anthropic"
 
 
-class Admitted(msgspec.Struct, frozen=True, tag_field="reply", tag="admitted"):
+class Admitted(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="admitted"):
     hold: tuple[HoldEntry, ...]
     header: str
     """Which of ``key_hashes`` held the key; empty: none, the request is the default key's."""
@@ -218,12 +221,12 @@ class Admitted(msgspec.Struct, frozen=True, tag_field="reply", tag="admitted"):
     """Counter id of an ``observe`` budget that had no room, else empty."""
 
 
-class ModelEntry(msgspec.Struct, frozen=True):
+class ModelEntry(msgspec.Struct, gc=False, frozen=True):
     id: str
     display_name: str = ""
 
 
-class Authorized(msgspec.Struct, frozen=True, tag_field="reply", tag="authorized"):
+class Authorized(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="authorized"):
     header: str
     owners: Owners
     route: Route
@@ -231,7 +234,7 @@ class Authorized(msgspec.Struct, frozen=True, tag_field="reply", tag="authorized
     """Priced models the key may use; only where ``list_models`` was asked."""
 
 
-class Refused(msgspec.Struct, frozen=True, tag_field="reply", tag="refused", omit_defaults=True):
+class Refused(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="refused", omit_defaults=True):
     """A final no. ``reason`` is one of :data:`RefusalReason`; the edge turns it into status and sentence."""
 
     reason: str
@@ -256,7 +259,7 @@ class Refused(msgspec.Struct, frozen=True, tag_field="reply", tag="refused", omi
     """Who asked, for the ``denied`` event; None where no key was recognised."""
 
 
-class Reserved(msgspec.Struct, frozen=True, tag_field="reply", tag="reserved"):
+class Reserved(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="reserved"):
     """It would fit without the holds in flight: wait your turn and ask again."""
 
     counter: str
@@ -265,14 +268,14 @@ class Reserved(msgspec.Struct, frozen=True, tag_field="reply", tag="reserved"):
     """What to answer when waiting is over."""
 
 
-class Ok(msgspec.Struct, frozen=True, tag_field="reply", tag="ok", omit_defaults=True):
+class Ok(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="ok", omit_defaults=True):
     """Renewed (``hold`` is the new whole hold), settled or released."""
 
     hold: tuple[HoldEntry, ...] = ()
     balances: tuple[Balance, ...] = ()
 
 
-class Balance(msgspec.Struct, frozen=True):
+class Balance(msgspec.Struct, gc=False, frozen=True):
     counter: str
     spent: int
     held: int
@@ -283,25 +286,25 @@ class Balance(msgspec.Struct, frozen=True):
     admission. Final once ``open_holds`` is 0 and the window has ended."""
 
 
-class Closed(msgspec.Struct, frozen=True, tag_field="reply", tag="closed"):
+class Closed(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="closed"):
     """The hold was closed already (renewal refused)."""
 
     state: str
 
 
-class Unavailable(msgspec.Struct, frozen=True, tag_field="reply", tag="unavailable"):
+class Unavailable(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="unavailable"):
     """Cannot decide now (Redis down, admission closed, policy not loaded): nothing was held; ask again."""
 
     why: str
 
 
-class Invalid(msgspec.Struct, frozen=True, tag_field="reply", tag="invalid"):
+class Invalid(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="invalid"):
     """The operation itself is malformed; asking again will not help."""
 
     why: str
 
 
-class Position(msgspec.Struct, frozen=True, tag_field="reply", tag="position"):
+class Position(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="position"):
     next_offset: int
     """Offset of the first governance event not yet applied to Redis."""
 

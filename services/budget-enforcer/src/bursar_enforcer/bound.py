@@ -71,11 +71,17 @@ def bound_nusd(
     maximum; documents, URLs and files fill the context window; every use of a server tool reads a full window again.
     All of it at the dearest rate it can meet: cache writes, the highest tier within reach, fast mode if asked for, the
     US-only rate too under ``strict`` where the request does not name a geography (an account's default may)."""
-    card = _bound_card(model, features, strict, started_at_ms)
+    return _bound_by(_bound_card(model, features, strict, started_at_ms), book, model, features, max_tokens, strict)
+
+
+def _bound_by(
+    card: RateCard, book: PriceBook, model: CompiledModel, features: Features, max_tokens: int, strict: bool
+) -> int:
     input_tokens = most_input_tokens(model, features, strict=strict)
     rates = card.up_to(input_tokens)
     total = input_tokens * _dearest_input(rates, features) + _most_output(model, max_tokens) * rates.output
-    total += _searches(features) * rates.web_search
+    if features.server_tools:
+        total += _searches(features) * rates.web_search
     return min(book.billed_up_nusd(total), MAX_NUSD)
 
 
@@ -86,6 +92,8 @@ def most_input_tokens(model: CompiledModel, features: Features, *, strict: bool)
     if features.documents or features.url_sources:
         # A document has up to hundreds of pages, each text and image; what a URL holds is anyone's guess.
         media = window
+    elif not features.images:
+        media = 0
     else:
         per_image = IMAGE_TOKENS_STANDARD if _STANDARD_IMAGES.match(model.id) else IMAGE_TOKENS_HIGH
         media = min(features.images * per_image, window)
@@ -99,8 +107,16 @@ def expected_nusd(
     book: PriceBook, model: CompiledModel, features: Features, expectation: Expectation, *, started_at_ms: int
 ) -> int:
     """What the request is expected to cost."""
-    card = model.rates(started_at_ms, speed=features.speed, inference_geo=features.geo)
-    return min(book.billed_up_nusd(token_cost(card, expectation.counts())), MAX_NUSD)
+    return _expected_by(_bound_card(model, features, False, started_at_ms), book, expectation)
+
+
+def _expected_by(card: RateCard, book: PriceBook, expectation: Expectation) -> int:
+    """:func:`~bursar_common.pricing.token_cost` of ``expectation.counts()``, billed."""
+    fresh, read, written, output, ttl_1h = expectation
+    rates = card.at(fresh + read + written)
+    total = fresh * rates.input + read * rates.cache_read + output * rates.output
+    total += written * (rates.cache_write_1h if ttl_1h else rates.cache_write_5m)
+    return min(book.billed_up_nusd(total), MAX_NUSD)
 
 
 def expected_tokens(expectation: Expectation) -> tuple[int, int]:
@@ -120,8 +136,11 @@ def figures(
     started_at_ms: int,
 ) -> Figures:
     """What a request holds at admission on limits of the given strictness."""
-    expected = expected_nusd(book, model, features, expectation, started_at_ms=started_at_ms)
-    bound = bound_nusd(book, model, features, max_tokens, strict=strict, started_at_ms=started_at_ms)
+    card = _bound_card(model, features, False, started_at_ms)
+    expected = _expected_by(card, book, expectation)
+    # Only strictness can make the bound's rates others than those expected, see :func:`_asked_geo`.
+    bound_card = _bound_card(model, features, True, started_at_ms) if strict else card
+    bound = _bound_by(bound_card, book, model, features, max_tokens, strict)
     return _figures(expected, bound, expected_tokens(expectation), strict)
 
 
