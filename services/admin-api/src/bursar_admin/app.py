@@ -86,8 +86,8 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
             response = await handler(request)
         except Refusal as refusal:
             response = refused(request, refusal, request_id)
-        except web.HTTPRedirection as redirection:
-            response = web.Response(status=redirection.status, headers={"Location": redirection.location.human_repr()})
+        except web.HTTPSeeOther as redirection:
+            response = web.Response(status=redirection.status, headers={"Location": str(redirection.location)})
         except web.HTTPException as error:
             response = refused(request, _translated(error, request), request_id)
         except Exception as error:

@@ -32,7 +32,8 @@ class InProcess:
         self._request = request
 
     async def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        text = urlencode([(name, value) for name, value in (query or {}).items() if value not in (None, "")])
+        """``query``: a list stands for a repeated parameter, None for one that is absent."""
+        text = urlencode({name: value for name, value in (query or {}).items() if value is not None}, doseq=True)
         asked = self._request.clone(method="GET", rel_url=URL(f"{path}?{text}" if text else path, encoded=True))
         found = await self._request.app.router.resolve(asked)
         if found.http_exception is not None:

@@ -9,11 +9,12 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from multidict import MultiMapping
 
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal
@@ -52,6 +53,7 @@ SCOPES = (
 """(parameter of URLs, kind of entity, word), from the outside in."""
 CARRIED = ("range", "from", "to", "compare", *(name for name, _, _ in SCOPES))
 """Parameters that stay when the page changes."""
+FRAGMENTS = "/fragments/"
 THEME_COOKIE, ZONE_COOKIE = "bursar_theme", "bursar_tz"
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,2}")
 
@@ -81,7 +83,7 @@ class View:
         return self._api
 
     @property
-    def query(self) -> Mapping[str, str]:
+    def query(self) -> MultiMapping[str]:
         return self.request.query
 
     @cached_property
@@ -159,10 +161,33 @@ class View:
         kept = {name: self.query[name] for name in CARRIED if self.query.get(name)}
         return address(path, kept, changes)
 
+    @property
+    def page_path(self) -> str:
+        """The path of the page; for a fragment, of the page it stands in."""
+        if not self.request.path.startswith(FRAGMENTS):
+            return self.request.path
+        path = urlsplit(self.request.headers.get("HX-Current-URL", "/")).path
+        return path if path.startswith("/") and not path.startswith("//") else "/"
+
     def here(self, **changes: str | int | None) -> str:
         """This page's own address with some parameters changed."""
         changes.setdefault("cursor", None)
-        return address(self.request.path, dict(self.query), changes)
+        return address(self.page_path, self.query, changes)
+
+    def part(self, name: str, **changes: str | int | None) -> str:
+        """A fragment of this page, told the same query."""
+        return address(f"{FRAGMENTS}{name}", self.query, changes)
+
+    @property
+    def origin(self) -> str:
+        """This site, for commands to copy."""
+        return f"{self.request.scheme}://{self.request.host}"
+
+    def scoped(self, parameter: str, owner_id: str) -> str:
+        """The page a reader is on, for another owner."""
+        current = self.request.headers.get("HX-Current-URL", "")
+        kept = {name: value for name, value in parse_qsl(urlsplit(current).query) if name in ("range", "from", "to")}
+        return address(self.page_path, kept, {parameter: owner_id})
 
     def through(self, crumb: Crumb) -> str:
         """This page with the scope cut behind a crumb."""
@@ -187,8 +212,11 @@ class View:
 
 
 def address(path: str, kept: Mapping[str, str], changes: Mapping[str, str | int | None]) -> str:
-    merged = {**kept, **{name.rstrip("_"): value for name, value in changes.items()}}
-    text = urlencode({name: value for name, value in merged.items() if value not in (None, "")})
+    """``path`` with the parameters kept (repeated ones, too) and changed; None leaves one out."""
+    items = kept.items() if isinstance(kept, MultiMapping) else list(kept.items())
+    merged = [(name, value) for name, value in items if name not in changes]
+    merged += [(name, str(value)) for name, value in changes.items() if value is not None]
+    text = urlencode(merged)
     return f"{path}?{text}" if text else path
 
 
@@ -213,6 +241,8 @@ def environment(assets: Assets) -> Environment:
         span_ms=numbers.span_ms,
         short_id=numbers.short_id,
         category=numbers.category,
+        iso=numbers.iso,
+        plain_number=numbers.plain_number,
     )
     env.globals.update(change=numbers.change, percent=numbers.percent)
     return env

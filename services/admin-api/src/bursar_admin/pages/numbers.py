@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+from bursar_common.clock import rfc3339
 from bursar_common.money import NUSD_PER_DOLLAR, dollars, sentence
 
 UNKNOWN = "–"
@@ -124,6 +125,16 @@ def ago(then_ms: int, now_ms: int) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+def iso(at_s: int) -> str:
+    """Unix seconds as ISO 8601, UTC."""
+    return rfc3339(int(at_s) * 1000)
+
+
+def plain_number(number: float | int) -> str:
+    """For a form's field: no exponent, no grouping, no needless digits."""
+    return f"{Decimal(repr(number)):f}".removesuffix(".0")
 
 
 def short_id(identifier: str) -> str:

@@ -1,0 +1,199 @@
+"""``/budgets``: every owner as a tree, with what is spent, held and allowed; limits are changed in place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from bursar_admin.desk import Desk
+from bursar_admin.errors import not_found
+from bursar_admin.pages.api import everything
+from bursar_admin.pages.forecast import Forecast, forecast
+from bursar_admin.pages.frame import Frame, View
+from bursar_admin.routes import Route
+
+KINDS = {"customer": "customers", "team": "teams", "virtual_key": "virtual-keys"}
+WORDS = {"customer": "Customer", "team": "Team", "virtual_key": "Key"}
+UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "M": "month", "Q": "quarter", "Y": "year"}
+NEAR = 0.8
+"""Part of a limit from which on a budget is marked."""
+KEYS_SHOWN = 100
+"""Keys of one owner that are shown at once; the rest is asked for."""
+
+
+@dataclass
+class Line:
+    """One budget, ready to be shown. Money in nano-dollars, None where the ledger did not say."""
+
+    budget: dict[str, Any]
+    index: int
+    spent: int | None
+    held: int | None
+    limit: int
+    forecast: Forecast
+    via: str = ""
+    """The provider whose config of a key it belongs to: changed on the key's own page."""
+
+    def part(self, nusd: int | None) -> float:
+        """Per cent of the limit, 0 to 100."""
+        if not nusd or nusd < 0:
+            return 0.0
+        return 100.0 if self.limit <= 0 else min(100.0, 100 * nusd / self.limit)
+
+    @property
+    def state(self) -> str:
+        """``over``, ``near`` or empty."""
+        if self.spent is None:
+            return ""
+        if self.spent >= self.limit:
+            return "over"
+        return "near" if self.spent >= NEAR * self.limit else ""
+
+    @property
+    def window(self) -> str:
+        """``a month``, ``every 90 minutes``."""
+        text = self.budget["reset_duration"]
+        number, unit = int(text[:-1]), UNITS[text[-1]]
+        article = "an" if unit == "hour" else "a"
+        return f"{article} {unit}" if number == 1 else f"every {number} {unit}s"
+
+
+@dataclass
+class Owner:
+    """A node of the tree."""
+
+    kind: str
+    id: str
+    name: str
+    version: int
+    lines: list[Line]
+    rate_limit: dict[str, Any] | None = None
+    children: list[Owner] = field(default_factory=list)
+    keys: int = 0
+    """Virtual keys right below it, shown when it is opened."""
+    inactive: bool = False
+
+    @property
+    def word(self) -> str:
+        return WORDS[self.kind]
+
+
+def seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def line(budget: dict[str, Any], index: int, now_s: int, via: str = "") -> Line:
+    spent, limit = budget["spent_nusd"], budget["limit_nusd"]
+    start_s, end_s = seconds(budget["window_start"]), seconds(budget["window_end"])
+    return Line(
+        budget, index, spent, budget["held_nusd"], limit, forecast(spent, limit, start_s, end_s, now_s), via
+    )  # fmt: skip
+
+
+def owner(kind: str, entity: dict[str, Any], now_s: int) -> Owner:
+    lines = [line(budget, index, now_s) for index, budget in enumerate(entity["budgets"])]
+    for config in entity.get("provider_configs") or ():
+        lines += [line(budget, index, now_s, config["provider"]) for index, budget in enumerate(config["budgets"])]
+    return Owner(
+        kind,
+        entity["id"],
+        entity["name"],
+        entity["version"],
+        lines,
+        entity["rate_limit"],
+        inactive=not entity.get("is_active", True),
+    )
+
+
+def tree(
+    customers: Iterable[Owner], teams: Iterable[tuple[Owner, str | None]], keys_below: dict[str, int]
+) -> list[Owner]:
+    """Teams below their customers, both by name; an owner knows how many keys are right below it."""
+    by_id = {each.id: each for each in customers}
+    top = list(by_id.values())
+    for team, customer_id in teams:
+        parent = by_id.get(customer_id or "")
+        (parent.children if parent is not None else top).append(team)
+    for each in [*top, *(child for parent in top for child in parent.children)]:
+        each.keys = keys_below.get(each.id, 0)
+        each.children.sort(key=lambda child: child.name.casefold())
+    top.sort(key=lambda each: (each.kind != "customer", each.name.casefold()))
+    return top
+
+
+def _keys_below(view: View) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for key in view.desk.projection.virtual_keys.values():
+        above = key.team_id or key.customer_id
+        counts[above] = counts.get(above, 0) + 1
+    return counts
+
+
+def routes(_desk: Desk, frame: Frame) -> list[Route]:
+    async def page(request: web.Request) -> web.StreamResponse:
+        return frame.shell(frame.view(request), "budgets", "budgets.html", "Budgets")
+
+    async def owners(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        chosen = view.scope[-1] if view.scope else None
+        if chosen is not None and chosen.parameter in ("user", "key"):
+            keys = await _keys(view, chosen.parameter, chosen.id)
+            return frame.fragment(view, "parts/budget_tree.html", owners=keys, loose=0, nobody=not keys)
+        customers, teams = await asyncio.gather(
+            everything(view.api, "/api/governance/customers", "customers"),
+            everything(view.api, "/api/governance/teams", "teams"),
+        )
+        below = _keys_below(view)
+        found = tree(
+            [owner("customer", each, view.now_s) for each in customers],
+            [(owner("team", each, view.now_s), each["customer_id"]) for each in teams],
+            below,
+        )
+        loose = below.get("", 0)
+        if chosen is not None:
+            every = [*found, *(child for each in found for child in each.children)]
+            found, loose = [each for each in every if each.id == chosen.id], 0
+        return frame.fragment(view, "parts/budget_tree.html", owners=found, loose=loose, nobody=not found and not loose)
+
+    async def _keys(view: View, parameter: str, owner_id: str) -> list[Owner]:
+        if parameter == "key":
+            answer = await view.api.get(f"/api/governance/virtual-keys/{owner_id}")
+            return [owner("virtual_key", answer["virtual_key"], view.now_s)]
+        query = {f"{parameter}_id": owner_id, "limit": KEYS_SHOWN}
+        answer = await view.api.get("/api/governance/virtual-keys", query)
+        found = answer["virtual_keys"]
+        if parameter == "customer":
+            found = [each for each in found if not each["team_id"]]
+        return [owner("virtual_key", each, view.now_s) for each in found]
+
+    async def keys(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        kind, owner_id = request.match_info["kind"], request.match_info["id"].removeprefix("-")
+        if kind not in ("customer", "team"):
+            raise not_found("owner", kind)
+        found = await _keys(view, kind, owner_id)
+        return frame.fragment(view, "parts/budget_keys.html", owners=found, shown=KEYS_SHOWN)
+
+    async def edit(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        kind, owner_id, budget_id = (request.match_info[name] for name in ("kind", "id", "budget"))
+        if kind not in KINDS:
+            raise not_found("kind of owner", kind)
+        path = f"/api/governance/{KINDS[kind]}/{owner_id}"
+        found = owner(kind, (await view.api.get(path))[kind], view.now_s)
+        chosen = [each for each in found.lines if each.budget["id"] == budget_id and not each.via]
+        if not chosen:
+            raise not_found("budget", budget_id)
+        return frame.fragment(view, "parts/budget_form.html", owner=found, line=chosen[0], path=path)
+
+    return [
+        Route("GET", "/budgets", page, "budgets_page", "Budgets."),
+        Route("GET", "/fragments/budgets/tree", owners, "budget_tree", "Every owner's budgets."),
+        Route("GET", "/fragments/budgets/{kind}/{id}/keys", keys, "budget_keys", "The keys below an owner."),
+        Route("GET", "/fragments/budgets/{kind}/{id}/{budget}", edit, "budget_form", "The form of one budget."),
+    ]
