@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import pytest
 
 from bursar_common.eventlog.port import LogUnavailable, NewRecord
 from bursar_common.events import USAGE_TOPIC, decode_envelope, decode_usage
-from bursar_common.wire import Admitted, Amounts, KeyHash, Ok, Refused, Release, Renew, Settle, Unavailable
+from bursar_common.wire import Admitted, Amounts, HoldEntry, KeyHash, Ok, Refused, Release, Renew, Settle, Unavailable
 from bursar_enforcer import redis_names
 from bursar_enforcer.rebuild import RebuildRunning, rebuild
 from bursar_enforcer.redis_checks import UnsafeRedis, judge_server
 from bursar_enforcer.redis_connection import RedisUnavailable
+from bursar_enforcer.stored import counter_of
 from tests.harness import RedisServer, eventually
 from tests.integration.enforcer_world import Inside, budget, usage_event
 
@@ -326,20 +328,17 @@ async def test_rebuild_comes_to_equal_figures(inside: Inside) -> None:
         await inside.log.append([usage_event(request, counters_of(done), Amounts(n=cost, r=1))])
     await inside.log.append([expired])
     await _followed(inside)
-    before = await inside.main.ledger.commands(
-        [("HMGET", redis_names.COUNTER + c, "s") for c in (*counters_of(done), opened)]
-    )
-    assert before[0] == [b"1511"]
+    before = await inside.main.ledger.commands([("GET", redis_names.COUNTER + c) for c in (*counters_of(done), opened)])
+    before = [counter_of(value).spent for value in before]
+    assert before[0] == 1_511
 
     ledger = inside.enforcer().ledger
     async with renewing(inside, open=open_):
         counts = await rebuild(ledger, inside.log, inside.main.projector._clock, hold_ttl_s=1)
         assert (await spent(inside, done))[0] == (1_511, open_.expected_nusd, 1)
     assert counts["usage_events"] == 3
-    after = await inside.main.ledger.commands(
-        [("HMGET", redis_names.COUNTER + c, "s") for c in (*counters_of(done), opened)]
-    )
-    assert after == before
+    after = await inside.main.ledger.commands([("GET", redis_names.COUNTER + c) for c in (*counters_of(done), opened)])
+    assert [counter_of(value).spent for value in after] == before
     again = await admitted_again(inside, "r9")
     assert again.owners.team == "renamed"
 
@@ -432,8 +431,47 @@ async def test_closings_and_counters_are_forgotten_in_time_and_not_before(inside
     await _followed(inside)
     assert 0 < await ttl_s(redis_names.HOLD + "settled") <= 15 * 60
     window_end_s = int(counters[0].rpartition(":")[2])
-    (expires_s,) = await ledger.commands([("EXPIRETIME", redis_names.COUNTER + counters[0])])
-    assert expires_s == window_end_s + 40 * 86_400
+    (deleted_from_s,) = await ledger.commands([("ZSCORE", redis_names.ENDS, redis_names.COUNTER + counters[0])])
+    assert int(deleted_from_s) == window_end_s + 40 * 86_400
+
+
+async def test_counters_are_deleted_when_their_keeping_ends(inside: Inside) -> None:
+    """Late settlements of two old windows: one is kept still, one (41 days later) is not."""
+    now_s = int(time.time())
+    kept = f"n:kept:{now_s - 50 * 86_400}:{now_s - 39 * 86_400}"
+    due = [f"n:due{i}:{now_s - 50 * 86_400}:{now_s - 41 * 86_400}" for i in range(3)]
+    tokens = f"t:due:{now_s - 50 * 86_400}:{now_s - 9 * 86_400}"
+    hold = tuple(HoldEntry(counter, 0, 0) for counter in (kept, *due, tokens))
+    await inside.batch(Settle("late", hold, Amounts(n=5, t=6, T=7, r=1), "completed"))
+    assert [b.spent for b in await inside.balances(kept, *due, tokens)] == [5, 5, 5, 5, 6]
+    assert await inside.main.expiry.forget() == 4
+    assert [b.spent for b in await inside.balances(kept, *due, tokens)] == [5, 0, 0, 0, 0]
+    ledger = inside.main.ledger
+    (left,) = await ledger.commands([("ZCARD", redis_names.ENDS)])
+    assert left == 1
+    assert await inside.main.expiry.forget() == 0
+
+
+async def test_a_ledger_of_another_format_is_derived_anew(tmp_path: Path, redis: RedisServer) -> None:
+    """Of what an earlier format kept nothing is read, and nothing of it is taken for the truth."""
+    async with Inside(tmp_path, redis=redis, hold_ttl_s=6) as inside:
+        await inside.govern_default()
+        done = await inside.admit("done")
+        await inside.log.append([usage_event("done", counters_of(done), Amounts(n=1_000, r=1))])
+        await _followed(inside)
+        ledger = inside.main.ledger
+        (run_id,) = await ledger.commands([("HGET", redis_names.POLICY, redis_names.ADMISSION_OPEN)])
+        await ledger.commands(
+            [
+                ("FLUSHALL",),
+                ("HSET", redis_names.SLOT + "policy", redis_names.ADMISSION_OPEN, run_id),
+                ("HSET", redis_names.SLOT + "positions", "governance", 9, "usage:0", 9),
+                *(("HSET", redis_names.SLOT + "c:" + counter, "s", 1, "h", 0) for counter in counters_of(done)),
+            ]
+        )
+        assert isinstance(await inside.admit("r2"), Unavailable)
+        again = await admitted_again(inside, "r2")
+        assert (await spent(inside, again))[0] == (1_000, again.expected_nusd, 1)
 
 
 async def test_with_its_memory_full_redis_admits_nothing_and_still_takes_money_back(inside: Inside) -> None:

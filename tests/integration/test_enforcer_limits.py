@@ -24,6 +24,7 @@ from bursar_common.wire import (
     UsageCounts,
     encode,
 )
+from bursar_enforcer import redis_names
 from bursar_enforcer.calls import CommandLine
 from tests.integration.enforcer_world import MODEL, NOW_S, Inside, budget
 from tests.integration.ledger_model import LedgerModel, ModelLimit
@@ -277,8 +278,8 @@ async def test_a_chain_edited_again_and_again_is_unavailable_at_last(inside: Ins
 
     async def edited_before(calls: Any) -> Any:
         bump: list[CommandLine] = [
-            ("HINCRBY", "{bursar}:policy", "key1", 1),
-            ("HINCRBY", "{bursar}:policy", "!changes", 1),
+            ("HINCRBY", redis_names.POLICY, "key1", 1),
+            ("HINCRBY", redis_names.POLICY, "!changes", 1),
         ]
         await ledger.commands(bump)
         return await plain(calls)

@@ -9,6 +9,7 @@ from bursar_enforcer.calls import close_call, renew_call, state_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_connection import parse_address
 from bursar_enforcer.redis_names import COUNTER
+from bursar_enforcer.stored import counter_of
 from tests.harness import RedisServer
 from tests.integration.enforcer_world import NOW_S
 
@@ -24,12 +25,12 @@ async def test_round_and_large_amounts_keep_every_digit(redis_server: RedisServe
         for number in range(2):
             entry = HoldEntry(counter, amount, amount)
             await ledger.run([renew_call(f"request-{number}", [entry], b"{}")])
-        (held,) = await ledger.commands([("HMGET", COUNTER + counter, "h", "e")])
-        assert held == [str(2 * amount).encode()] * 2
+        (value,) = await ledger.commands([("GET", COUNTER + counter)])
+        assert counter_of(value) == (0, 2 * amount, 2 * amount, 2, None)
         amounts = Amounts(n=amount)
         for number in range(2):
             await ledger.run([close_call(f"request-{number}", 2, amounts, [counter], ttl_s=60)])
-        (figures,) = await ledger.commands([("HMGET", COUNTER + counter, "s", "h", "e", "o")])
-        assert figures == [str(2 * amount).encode(), b"0", b"0", b"0"]
+        (value,) = await ledger.commands([("GET", COUNTER + counter)])
+        assert counter_of(value) == (2 * amount, 0, 0, 0, None)
     finally:
         ledger.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -15,10 +16,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import redis_names
+from bursar_enforcer.answers import balances_of
 from bursar_enforcer.calls import Consumed, close_call, renew_call, state_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.plan import Limit, Plan, admit_call, make_plan
 from bursar_enforcer.redis_connection import parse_address
+from bursar_enforcer.stored import counter_of, counters_of
 from tests.harness import RedisServer
 from tests.integration.ledger_model import LedgerModel, ModelLimit
 
@@ -158,9 +161,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (reply[1].decode(), reply[2]) == (code, index)
         elif kind == "admitted":
             assert reply[2] == index
-        state = [int(figure) for figure in reply[4:]]
-        for place, (name, *_) in enumerate(entries):
-            assert tuple(state[4 * place : 4 * place + 4]) == self.model.counter(name).figures(), reply
+        for (name, *_), state in zip(entries, counters_of(reply[4], len(entries)), strict=True):
+            assert state[:4] == self.model.counter(name).figures(), reply
 
     @rule(
         target=requests,
@@ -214,8 +216,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if reply[0] == b"overflow":
             return
         assert reply[0].decode() == self.model.close(name, rank, charge, counters), reply
-        for at in range(2, len(reply), 5) if reply[0] == b"closed_now" else ():
-            assert tuple(map(int, reply[at + 1 : at + 5])) == self.model.counter(reply[at].decode()).figures()
+        for balance in balances_of(reply, counters) if reply[0] == b"closed_now" else ():
+            assert msgspec.structs.astuple(balance)[1:5] == self.model.counter(balance.counter).figures()
 
     @rule(
         request=requests,
@@ -263,9 +265,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def equal(self) -> None:
         names = list(self.model.counters)
-        rows = self.run(self.ledger.commands([("HMGET", redis_names.COUNTER + c, "s", "h", "e", "o") for c in names]))
+        rows = self.run(self.ledger.commands([("GET", redis_names.COUNTER + c) for c in names]))
         for name, row in zip(names, rows, strict=True):
-            assert tuple(int(figure or 0) for figure in row) == self.model.counters[name].figures(), name
+            assert counter_of(row)[:4] == self.model.counters[name].figures(), name
         open_holds = set(self.run(self.ledger.commands([("ZRANGE", redis_names.OPEN_HOLDS, 0, -1)]))[0])
         assert {request.decode() for request in open_holds} == set(self.model.holds)
 

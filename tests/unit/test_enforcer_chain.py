@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 
 from bursar_common.catalogue import build_book
 from bursar_common.governance import Budget, Customer, Provider, ProviderConfig, RateLimit, Team, VirtualKey
-from bursar_common.wire import Refused
-from bursar_enforcer.answers import balance_from_fields, refusal
-from bursar_enforcer.calls import check_amounts, check_counters, hold_text, read_hold
+from bursar_common.wire import Balance, HoldEntry, Refused
+from bursar_enforcer.answers import balance_of, refusal
+from bursar_enforcer.calls import check_amounts, check_counters
 from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
 from bursar_enforcer.plan import Limit, make_plan
 from bursar_enforcer.redis_connection import parse_address
+from bursar_enforcer.stored import EXACT, hold_heads, hold_value, open_hold
 
 ANCHOR_S = 1_700_000_000
 PROVIDER = Provider(id="p1", name="anthropic", kind="anthropic", created_at_s=1)
@@ -144,7 +146,7 @@ def test_refusals_name_the_limit_and_when_it_resets() -> None:
     )
     plan = make_plan([limit], {}, ANCHOR_S)
     owners = policy().owners
-    reply = [b"refused", b"large", 1, b"7", b"40", b"5", b"5", b"1"]
+    reply = [b"refused", b"large", 1, b"7", struct.pack("<6d", 40, 5, 5, 1, 45, 2)]
     refused = refusal(plan, reply, (1, 2, 3, 20, 30, 1), owners, ANCHOR_S + 600)
     assert isinstance(refused, Refused)
     told = (refused.reason, refused.spent, refused.needed, refused.retry_after_s)
@@ -160,14 +162,25 @@ def test_holds_survive_the_way_through_redis() -> None:
 
     amounts = (10, 20, 9_000_000_000_000_000_001, 1, 1, 1)
     hold = hold_of(plan.counters, amounts)
-    assert read_hold(hold_text(hold)) == hold
-    assert plan.hold_format.format(*amounts) == hold_text(hold)
-    assert read_hold("") == ()
+    value = hold_value(plan.heads, plan.places(amounts), b"{the\nevent}")
+    assert open_hold(value) == (hold, b"{the\nevent}")
+    small = tuple(HoldEntry(entry.counter, 10, EXACT - 1, entry.strict) for entry in hold)
+    value = hold_value(plan.heads, [10, EXACT - 1] * len(hold), b"")
+    assert value.startswith(b"o1 ")
+    assert open_hold(value) == (small, b"")
+    assert open_hold(hold_value(hold_heads((), ()), (), b"{}")) == ((), b"{}")
+    assert open_hold(None) is None
+    assert open_hold(b"2") is None
 
 
 def test_the_overshoot_of_a_counter_is_spent_beyond_what_was_known_at_its_last_admission() -> None:
-    assert balance_from_fields("n:b:1:2", [b"100", b"0", b"0", b"0", b"50 20 10"]).overshoot_bound == 20
-    assert balance_from_fields("n:b:1:2", [None, None, None, None, None]).overshoot_bound is None
+    small = struct.pack("<6d", 100, 0, 0, 0, 80, 2)
+    large = struct.pack("<12d", 9 * 10**9, 7, *[0] * 6, 9 * 10**9, 2, 0, 3)
+    assert balance_of("n:b:1:2", small) == Balance("n:b:1:2", 100, 0, 0, 0, 20)
+    assert balance_of("n:b:1:2", large) == Balance("n:b:1:2", 9 * 10**18 + 7, 0, 0, 0, 5)
+    assert balance_of("t:b:1:2", small).overshoot_bound is None
+    assert balance_of("n:b:1:2", struct.pack("<6d", 100, 0, 0, 0, 0, 1)).overshoot_bound is None
+    assert balance_of("n:b:1:2", None) == Balance("n:b:1:2", 0, 0, 0, 0, None)
 
 
 @pytest.mark.parametrize("name", ["", "n:b", "x:b:1:2", "n:b:1:2 n:c:1:2", "n:b;c:1:2", "n:b:1:x"])

@@ -33,10 +33,10 @@ from bursar_common.wire import (
     Unavailable,
 )
 from bursar_enforcer import redis_names
-from bursar_enforcer.answers import balance_from_fields, hold_of, refusal
+from bursar_enforcer.answers import balance_of, hold_of, refusal
 from bursar_enforcer.authorization import authorized
 from bursar_enforcer.bound import has_no_bound
-from bursar_enforcer.calls import Call, read_hold
+from bursar_enforcer.calls import Call
 from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
 from bursar_enforcer.closing import Closings
 from bursar_enforcer.ledger import Ledger
@@ -45,6 +45,7 @@ from bursar_enforcer.policy import Policy, Restoring
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 from bursar_enforcer.running import Running, admit_facts, first_figures, way_facts
+from bursar_enforcer.stored import read_hold
 
 log = structlog.get_logger()
 
@@ -53,6 +54,8 @@ MAX_ATTEMPTS = 4
 answered ``unavailable``, and the edge asks again."""
 MAX_ID_BYTES = 64
 MAX_KEY_HASHES = 3
+READ_AT_ONCE = 1_000
+"""Counters read with one command: well below a millisecond for Redis."""
 
 
 class Who(NamedTuple):
@@ -252,7 +255,7 @@ class Admission:
             self._closings.started(admit.request_id, running)
             would = result[2]
             replies[place] = Admitted(
-                hold=hold_of(plan.counters, amounts) if kind == b"admitted" else read_hold(result[1].decode()),
+                hold=hold_of(plan.counters, amounts) if kind == b"admitted" else read_hold(result[1]),
                 header=who.header,
                 price_book_id=way.book.id,
                 route=way.route,
@@ -317,10 +320,11 @@ class Admission:
         replies[place] = authorized(operation, who.header, who.policy, self.now_s())
 
     async def _balances(self, operation: Balances) -> Reply:
-        rows = await self._ledger.commands(
-            [("HMGET", redis_names.COUNTER + counter, "s", "h", "e", "o", "l") for counter in operation.counters]
-        )
-        return Ok(balances=tuple(map(balance_from_fields, operation.counters, rows)))
+        values: list[Any] = []
+        for at in range(0, len(operation.counters), READ_AT_ONCE):
+            names = [redis_names.COUNTER + counter for counter in operation.counters[at : at + READ_AT_ONCE]]
+            values += (await self._ledger.commands([("MGET", *names)]))[0]
+        return Ok(balances=tuple(map(balance_of, operation.counters, values)))
 
     async def _position(self) -> Reply:
         position = (await self._ledger.commands([("HGET", redis_names.POSITIONS, redis_names.GOVERNANCE)]))[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bursar_common.wire import Balance, HoldEntry, Owners, Refused, Reserved
 from bursar_enforcer.plan import Counter, Plan
+from bursar_enforcer.stored import counter_at, counter_of, counters_of
 
 RETRY_IN_MS = 50
 """When a waiting request should ask again: renewals and settlements free room at any moment, the edge's queue keeps
@@ -16,7 +18,7 @@ _TOKENS = {b"spent": "tokens_limited", b"large": "tokens_too_large", b"reserved"
 
 
 def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owners, now_s: int) -> Refused | Reserved:
-    """The answer to ``{refused, code, index, changes, state...}``."""
+    """The answer to ``{refused, code, index, changes, counters}``."""
     code, index = reply[1], int(reply[2]) - 1
     counter = plan.counters[index]
     limit = counter.limit
@@ -31,7 +33,7 @@ def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owne
         owner_kind=limit.owner_kind,
         owner=limit.owner,
         budget_id=limit.limit_id,
-        spent=int(reply[4 + 4 * index]),
+        spent=counter_at(reply[4], len(plan.counters), index).spent,
         limit=limit.limit,
         needed=amounts[counter.expected_at],
         strict=counter.strict,
@@ -51,20 +53,15 @@ def hold_of(counters: tuple[Counter, ...], amounts: tuple[int, ...]) -> tuple[Ho
     return tuple([HoldEntry(c.id, amounts[c.expected_at], amounts[c.bound_at], c.strict) for c in counters])
 
 
-def balances_of(reply: list[Any], start: int) -> tuple[Balance, ...]:
-    """``counter, spent, held, exposed, open`` five by five, from ``start`` on."""
-    return tuple(
-        [
-            Balance(reply[i].decode(), int(reply[i + 1]), int(reply[i + 2]), int(reply[i + 3]), int(reply[i + 4]))
-            for i in range(start, len(reply), 5)
-        ]
-    )
+def balances_of(reply: list[Any], named: Sequence[str]) -> tuple[Balance, ...]:
+    """The counters in the answer ``{closed_now, rank before, names, counters}`` to a closing that named these."""
+    names = reply[2].decode().split(" ") if reply[2] else named
+    states = counters_of(reply[3], len(names))
+    return tuple([Balance(name, *state[:4]) for name, state in zip(names, states, strict=True)])
 
 
-def balance_from_fields(counter: str, fields: list[bytes | None]) -> Balance:
-    """A counter as read: ``s h e o l``."""
-    spent, held, exposed, open_holds, last = fields
-    overshoot = None
-    if last is not None:
-        overshoot = int(spent or 0) - sum(map(int, last.split(b" ")))
-    return Balance(counter, int(spent or 0), int(held or 0), int(exposed or 0), int(open_holds or 0), overshoot)
+def balance_of(counter: str, value: bytes | None) -> Balance:
+    """A counter as read. Overshoot is reported of money only."""
+    spent, held, exposed, open_holds, promised = counter_of(value)
+    overshoot = spent - promised if promised is not None and counter.startswith("n") else None
+    return Balance(counter, spent, held, exposed, open_holds, overshoot)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 import hiredis
@@ -16,6 +17,7 @@ import hiredis
 from bursar_common.money import MAX_NUSD
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import redis_names
+from bursar_enforcer.stored import halves, hold_heads, hold_value
 
 Argument: TypeAlias = str | bytes | int
 CommandLine: TypeAlias = tuple[Argument, ...]
@@ -41,17 +43,21 @@ _FLAGS = {
     "admit": "#!lua\n",
     "renew": "#!lua\n",
     "close": "#!lua flags=allow-oom\n",
+    "consume": "#!lua flags=allow-oom\n",
+    "forget": "#!lua flags=allow-oom\n",
     "govern": "#!lua flags=allow-oom\n",
     "state": "#!lua flags=allow-oom\n",
 }
 
 
 class Call(NamedTuple):
-    """One script call, packed. ``counters`` are (id, limit) in the order an admit names them."""
+    """One script call, packed. ``counters`` are the ids in the order the call names them."""
 
     script: str
     data: bytes
-    counters: tuple[tuple[str, int], ...] = ()
+    counters: tuple[str, ...] = ()
+    limits: tuple[int, ...] = ()
+    """Of an admission, beside the counters."""
 
 
 def pack(command: CommandLine) -> bytes:
@@ -78,28 +84,6 @@ def script_call(name: str, script_keys: Sequence[str], arguments: Sequence[Argum
     return Call(name, pack(("EVALSHA", sha, len(script_keys), *script_keys, *arguments)))
 
 
-def hold_text(hold: Sequence[HoldEntry]) -> str:
-    """A hold's entries as the scripts read them."""
-    return ";".join([f"{e.counter} {e.expected} {e.bound} {1 if e.strict else 0}" for e in hold])
-
-
-def open_hold(value: bytes | None) -> tuple[str, bytes] | None:
-    """Entries and event of an open hold as Redis keeps it; None: closed, or not there."""
-    if value is None or not value.startswith(b"o"):
-        return None
-    entries, _, event = value[1:].partition(b"\n")
-    return entries.decode(), event
-
-
-def read_hold(text: str) -> tuple[HoldEntry, ...]:
-    """Inverse of :func:`hold_text`."""
-    entries = []
-    for part in text.split(";") if text else ():
-        counter, expected, bound, strict = part.split(" ")
-        entries.append(HoldEntry(counter, int(expected), int(bound), strict == "1"))
-    return tuple(entries)
-
-
 @lru_cache(maxsize=65_536)  # names come again with every request of an owner; about 200 bytes each
 def _is_counter(counter: str) -> bool:
     return _COUNTER.fullmatch(counter) is not None
@@ -119,6 +103,28 @@ def check_amounts(amounts: Amounts) -> None:
             raise ValueError(f"an amount is 0 to {MAX_AMOUNT}; given was {amount}")
 
 
+@lru_cache(maxsize=8_192)  # the counters of one chain come again with each of its requests; about 4 kB each
+def _closing(counters: tuple[str, ...]) -> tuple[int, bytes, bytes]:
+    """Number of keys, the command up to the script's arguments (without their count), the names joined."""
+    script_keys = (
+        redis_names.POLICY,
+        redis_names.OPEN_HOLDS,
+        redis_names.POSITIONS,
+        redis_names.OUTBOXES,
+        *(redis_names.COUNTER + counter for counter in counters),
+    )
+    return len(script_keys), _items("EVALSHA", SCRIPTS["close"][0], len(script_keys), *script_keys), _names(counters)
+
+
+def _names(counters: Sequence[str]) -> bytes:
+    return " ".join(counters).encode()
+
+
+def _items(*arguments: Argument) -> bytes:
+    """Arguments of a command, packed, without the line that counts them."""
+    return pack(arguments).partition(b"\r\n")[2]
+
+
 def close_call(
     request_id: str,
     rank: int,
@@ -130,11 +136,10 @@ def close_call(
 ) -> Call:
     """Settle (recorded), release or expire a hold; ``consumed`` is the record of the usage topic it came from."""
     guard: tuple[Argument, ...] = consumed if consumed is not None else ()
-    return script_call(
-        "close",
-        (redis_names.POLICY, redis_names.OPEN_HOLDS, redis_names.POSITIONS, redis_names.OUTBOXES),
-        (request_id, rank, amounts.n, amounts.t, amounts.T, amounts.r, " ".join(counters), ttl_s, *guard),
-    )
+    keys, head, names = _closing(tuple(counters))
+    charge = halves((amounts.n, amounts.t, amounts.T, amounts.r))
+    own = _items(request_id, rank, charge, names, ttl_s, *guard)
+    return Call("close", b"*%d\r\n%b%b" % (3 + keys + 5 + len(guard), head, own), tuple(counters))
 
 
 class Consumed(NamedTuple):
@@ -148,8 +153,37 @@ class Consumed(NamedTuple):
     outbox_sequence: int | str = ""
 
 
+class Settled(NamedTuple):
+    """One record of the usage topic for :func:`consume_call`. Without a request id it has no effect."""
+
+    following: int
+    request_id: str = ""
+    rank: int = 0
+    outbox_field: str = ""
+    outbox_sequence: int | str = ""
+
+
+def consume_call(position_field: str, expected: str, records: Sequence[Settled]) -> Call:
+    """Pass over records whose requests are closed already; stops at the first that is not."""
+    return script_call(
+        "consume",
+        (redis_names.POLICY, redis_names.POSITIONS, redis_names.OUTBOXES),
+        (position_field, expected, CONSUMED_TTL_S, *chain.from_iterable(records)),
+    )
+
+
 def renew_call(request_id: str, hold: Sequence[HoldEntry], event: bytes) -> Call:
-    return script_call("renew", (redis_names.POLICY, redis_names.OPEN_HOLDS), (request_id, hold_text(hold), event))
+    counters = tuple([entry.counter for entry in hold])
+    heads = hold_heads(counters, [entry.strict for entry in hold])
+    amounts = [amount for entry in hold for amount in (entry.expected, entry.bound)]
+    script_keys = (redis_names.POLICY, redis_names.OPEN_HOLDS, *(redis_names.COUNTER + c for c in counters))
+    call = script_call("renew", script_keys, (request_id, hold_value(heads, amounts, event)))
+    return call._replace(counters=counters)
+
+
+def forget_call(most: int) -> Call:
+    """Delete up to ``most`` counters that are past their keeping; the answer is ``{done, how many}``."""
+    return script_call("forget", (redis_names.ENDS,), (most,))
 
 
 def state_call(*arguments: str) -> Call:

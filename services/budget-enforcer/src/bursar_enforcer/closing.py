@@ -22,12 +22,12 @@ from bursar_enforcer.calls import (
     check_amounts,
     check_counters,
     close_call,
-    read_hold,
     renew_call,
 )
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.running import Running, followed_hold
+from bursar_enforcer.stored import read_hold
 
 log = structlog.get_logger()
 
@@ -100,12 +100,14 @@ class Closings:
             return Unavailable(f"Redis answered: {result}")
         kind = result[0]
         if kind == b"closed_now":
-            return Ok(balances=balances_of(result, 2)) if type(operation) is Settle else _OK
+            if type(operation) is not Settle:
+                return _OK
+            return Ok(balances=balances_of(result, [entry.counter for entry in operation.hold]))
         if kind == b"kept":
             return _OK
         if kind == b"renewed":
             assert isinstance(operation, Renew)
-            return Ok(hold=read_hold(result[1].decode()))
+            return Ok(hold=read_hold(result[1]))
         if kind == b"gone":
             self._running.pop(operation.request_id, None)  # type: ignore[union-attr]
             return Closed(STATES.get(result[1].decode(), "closed"))

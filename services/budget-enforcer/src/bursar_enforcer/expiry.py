@@ -19,12 +19,13 @@ from bursar_common.eventlog.port import EventLog, LogPosition, LogUnavailable, N
 from bursar_common.events import USAGE_EXPIRED, USAGE_TOPIC, Usage, encode_event
 from bursar_common.wire import HoldEntry
 from bursar_enforcer import redis_names
-from bursar_enforcer.calls import open_hold, read_hold
+from bursar_enforcer.calls import forget_call
 from bursar_enforcer.continuity import Continuity
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
+from bursar_enforcer.stored import open_hold
 
 log = structlog.get_logger()
 
@@ -32,6 +33,8 @@ SWEEPS_PER_TTL = 12
 """A hold is found at most this part of its time to live after its end."""
 MAX_EXPIRED = 200
 """Holds of one sweep; more are the next one's."""
+MAX_FORGOTTEN = 1_000
+"""Counters deleted after one sweep: about a millisecond for Redis. Their time to go is days after anybody asks."""
 APPLY_WAIT_S = 30.0
 """Longest wait for the follower after an append; the next sweep begins only with the topic applied, anyway."""
 
@@ -53,11 +56,17 @@ class Expiry:
         while True:
             await asyncio.sleep(self._ttl_s / SWEEPS_PER_TTL)
             try:
+                await self.forget()
                 await self.sweep()
             except (RedisUnavailable, UnsafeRedis, LogUnavailable) as error:
                 log.info("expiry_waits", why=str(error)[:200])
             except Exception:
                 log.exception("sweep_failed")
+
+    async def forget(self) -> int:
+        """Delete counters that are past their keeping, a bounded number at once. Raises RedisUnavailable."""
+        reply = (await self._ledger.run([forget_call(MAX_FORGOTTEN)]))[0]
+        return int(reply[1]) if isinstance(reply, list) else 0
 
     async def sweep(self) -> int:
         """Append an expiry for every hold past its time; returns how many. Raises RedisUnavailable, LogUnavailable."""
@@ -93,9 +102,9 @@ class Expiry:
         ends = await ends_of(self._log, USAGE_TOPIC)
         return await reached(self._ledger, self._log, USAGE_TOPIC, ends, redis_names.usage_field)
 
-    def _record(self, request_id: str, entries: str, event: bytes) -> NewRecord | None:
+    def _record(self, request_id: str, hold: tuple[HoldEntry, ...], event: bytes) -> NewRecord | None:
         try:
-            usage = expired_usage(event, read_hold(entries), request_id, self._clock.now_ms())
+            usage = expired_usage(event, hold, request_id, self._clock.now_ms())
         except ValueError as error:
             log.error("hold_unreadable", request_id=request_id, error=str(error)[:200])
             return None

@@ -17,6 +17,7 @@ import structlog
 from bursar_enforcer.calls import SCRIPTS, Call, CommandLine, pack
 from bursar_enforcer.redis_checks import ServerFacts, check_server
 from bursar_enforcer.redis_connection import RedisAddress, RedisConnection, RedisUnavailable
+from bursar_enforcer.stored import counters_of
 
 log = structlog.get_logger()
 
@@ -183,12 +184,17 @@ def trace(on_reply: OnReply, call: Call, reply: Any) -> None:
     counters: list[Traced] = []
     if isinstance(reply, list):
         kind = reply[0]
+        names = call.counters
+        states = b""
         if kind in (b"admitted", b"again", b"refused"):
-            for i, (counter, limit) in enumerate(call.counters):
-                spent, held, exposed = (int(figure) for figure in reply[4 + 4 * i : 7 + 4 * i])
-                counters.append(Traced(counter, spent, held, exposed, limit))
-        elif kind in (b"closed_now", b"renewed"):
-            for i in range(2, len(reply), 5):
-                spent, held, exposed = (int(figure) for figure in reply[i + 1 : i + 4])
-                counters.append(Traced(reply[i].decode(), spent, held, exposed, None))
+            states = reply[4]
+        elif kind == b"closed_now":
+            names = tuple(reply[2].decode().split(" ")) if reply[2] else names
+            states = reply[3]
+        elif kind == b"renewed":
+            states = reply[2]
+        limits = call.limits or (None,) * len(names)
+        if states:
+            for name, limit, state in zip(names, limits, counters_of(states, len(names)), strict=True):
+                counters.append(Traced(name, state.spent, state.held, state.exposed, limit))
     on_reply(call.script, counters)

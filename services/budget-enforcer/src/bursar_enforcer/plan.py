@@ -5,7 +5,9 @@ A :class:`Plan` is valid until a version or a window changes; a request adds its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +16,7 @@ from bursar_common.scopes import OwnerKind, Unit, counter_id
 from bursar_common.windows import bounds, parse_window
 from bursar_enforcer import redis_names
 from bursar_enforcer.calls import SCRIPTS, Call, pack
+from bursar_enforcer.stored import EXACT, doubles, hold_heads, hold_value
 
 # Places of a request's amounts: what a limit of each mode expects and is bounded by.
 N_EXPECTED, N_BOUND, N_STRICT, TOKENS, ALL_TOKENS, ONE = range(6)
@@ -26,7 +29,9 @@ PLACES = {
     "r": (ONE, ONE),
 }
 REQUEST_ARGUMENTS = 4
-"""Run id, request id, hold with the facts, figures."""
+"""Run id, request id, hold with the facts, changes."""
+MARGIN = 65_536
+"""What a limit of EXACT or more is taken less, where doubles are compared: they are within 1,024 of it."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -66,10 +71,12 @@ class Plan(NamedTuple):
     """The plan's windows all contain times in ``[from_s, until_s)``."""
     packed: bytes
     """The admission script's command up to the request's own arguments."""
-    hold_format: str
-    """The hold's entries, to be formatted with the amounts."""
-    named: tuple[tuple[str, int], ...]
-    """(counter id, limit), for the trace of replies."""
+    heads: tuple[bytes, bytes]
+    """What stands before the amounts in a hold."""
+    places: Callable[[tuple[int, ...]], tuple[int, ...]]
+    """From a request's amounts to the hold's: expected and bound of each counter in turn."""
+    ids: tuple[str, ...]
+    limits: tuple[int, ...]
 
 
 def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> Plan:
@@ -84,11 +91,18 @@ def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> 
         if start_s <= now_s:  # before its anchor a limit is in its first window already
             from_s = max(from_s, start_s)
         until_s = min(until_s, end_s)
-    constant: list[str | int] = [" ".join(versions), " ".join(versions.values()), from_s, until_s]
-    for c in counters:
-        ceiling = "" if c.limit.ceiling is None else c.limit.ceiling
-        constant += [c.limit.mode, c.limit.limit, ceiling]
-    script_keys = [redis_names.POLICY, redis_names.OPEN_HOLDS, *(redis_names.COUNTER + c.id for c in counters)]
+    ids = tuple([c.id for c in counters])
+    sure = [edge for c in counters for edge in (_sure(c.limit.limit), _sure(c.limit.ceiling))]
+    constant: list[str | bytes | int] = [
+        " ".join(versions),
+        " ".join(versions.values()),
+        from_s,
+        until_s,
+        "".join(c.limit.mode for c in counters),
+        doubles(len(sure)).pack(*sure),
+        ";".join(f"{c.limit.limit} {'' if c.limit.ceiling is None else c.limit.ceiling}" for c in counters),
+    ]
+    script_keys = [redis_names.POLICY, redis_names.OPEN_HOLDS, *(redis_names.COUNTER + id_ for id_ in ids)]
     head = pack(("EVALSHA", SCRIPTS["admit"][0], len(script_keys), *script_keys, *constant))
     count, _, rest = head.partition(b"\r\n")
     total = int(count[1:]) + REQUEST_ARGUMENTS
@@ -97,19 +111,30 @@ def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> 
         from_s=from_s,
         until_s=until_s,
         packed=b"*%d\r\n%b" % (total, rest),
-        hold_format=";".join(f"{c.id} {{{c.expected_at}}} {{{c.bound_at}}} {int(c.strict)}" for c in counters),
-        named=tuple((c.id, c.limit.limit) for c in counters),
+        heads=hold_heads(ids, [c.strict for c in counters]),
+        places=itemgetter(*(at for c in counters for at in (c.expected_at, c.bound_at))) if counters else _nothing,
+        ids=ids,
+        limits=tuple([c.limit.limit for c in counters]),
     )
+
+
+def _sure(limit: int | None) -> float:
+    """Below this, as doubles compare, the limit is certainly kept."""
+    if limit is None:
+        return math.inf
+    return float(limit) if limit < EXACT else float(limit) - MARGIN
+
+
+def _nothing(_: tuple[int, ...]) -> tuple[int, ...]:
+    return ()
 
 
 def admit_call(
     plan: Plan, run_id: str, request_id: bytes, facts: bytes, changes: bytes, amounts: tuple[int, ...]
 ) -> Call:
     """The admission script's command, in the protocol's bytes."""
-    hold = b"o%b\n%b" % (plan.hold_format.format(*amounts).encode(), facts)
-    n_expected, n_bound, n_strict, tokens, all_tokens, _ = amounts
-    figures = b"%b %d %d %d %d %d" % (changes, n_expected, n_bound, n_strict, tokens, all_tokens)
+    hold = hold_value(plan.heads, plan.places(amounts), facts)
     own = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(figures), figures,
+        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(changes), changes,
     )  # fmt: skip
-    return Call("admit", plan.packed + own, plan.named)
+    return Call("admit", plan.packed + own, plan.ids, plan.limits)

@@ -39,6 +39,7 @@ from bursar_enforcer.calls import Argument, Call, script_call, state_call
 from bursar_enforcer.following import step
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_connection import RedisUnavailable
+from bursar_enforcer.stored import halves
 
 log = structlog.get_logger()
 
@@ -159,7 +160,7 @@ def govern_call(
     for version_id, version in versions.items():
         flat += [version_id, version]
     for counter, amount in openings:
-        change = (*change, counter, amount)
+        change = (*change, counter, halves((amount,)))
     return script_call(
         "govern",
         (redis_names.POLICY, redis_names.POSITIONS, redis_names.DOCUMENTS, redis_names.HMACS, redis_names.PROVIDERS),

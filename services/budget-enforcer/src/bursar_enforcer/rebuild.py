@@ -60,9 +60,14 @@ async def delete_projection(ledger: Ledger) -> int:
                 break
     fields = (await ledger.commands([("HKEYS", redis_names.POLICY)]))[0]
     versions = [field for field in fields if not field.startswith(b"!")]
-    commands: list[tuple[str | bytes, ...]] = [
-        ("UNLINK", redis_names.OPEN_HOLDS, redis_names.DOCUMENTS, redis_names.HMACS, redis_names.PROVIDERS)
-    ]
+    gone = (
+        redis_names.OPEN_HOLDS,
+        redis_names.ENDS,
+        redis_names.DOCUMENTS,
+        redis_names.HMACS,
+        redis_names.PROVIDERS,
+    )
+    commands: list[tuple[str | bytes, ...]] = [("UNLINK", *gone)]
     for at in range(0, len(versions), DELETE_BATCH):
         commands.append(("HDEL", redis_names.POLICY, *versions[at : at + DELETE_BATCH]))
     # Raised, not deleted: what an enforcer keeps of the old policy must not look current.

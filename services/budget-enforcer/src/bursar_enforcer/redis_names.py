@@ -1,12 +1,19 @@
-"""Names of everything the enforcer keeps in Redis. One hash tag: all in one slot, whatever the cluster's size."""
+"""Names of everything the enforcer keeps in Redis. One hash tag: all in one slot, whatever the cluster's size.
+
+Behind the tag stands the number of the format (the scripts' prelude describes it): of a ledger of another format
+nothing is seen, so that Redis looks empty and is derived anew from the log.
+"""
 
 from __future__ import annotations
 
-TAG = "{bursar}:"
+SLOT = "{bursar}:"
+TAG = SLOT + "2:"
 POLICY = TAG + "policy"
 """Hash: version id -> version, and the ledger's own fields, which begin with ``!``."""
 OPEN_HOLDS = TAG + "open"
 """Sorted set: request ids of open holds by the time of their last renewal (Redis' clock, ms)."""
+ENDS = TAG + "ends"
+"""Sorted set: keys of counters by the time from which they may be deleted (s)."""
 POSITIONS = TAG + "positions"
 """Hash: ``governance`` and ``usage:<partition>`` -> offset of the first record not yet applied."""
 OUTBOXES = TAG + "outboxes"

@@ -3,7 +3,8 @@
 -- KEYS: policy, positions, documents, hmacs, providers.
 -- ARGV: position expected, position after it, count of versions, then id and version each; then (all empty where the
 --       event was rejected or is no entity) document field, document or empty, entity id, hmac or empty,
---       "provider" or empty; then opening balances: counter, amount, ...
+--       "provider" or empty; then opening balances: counter, amount (billions and rest, as
+--       doubles), ...
 if call('HGET', KEYS[1], '!open') == 'deleting' then return {'closed', 'deleting'} end
 local position = call('HGET', KEYS[2], 'governance') or ''
 if position ~= ARGV[1] then return {'moved', position} end
@@ -30,14 +31,19 @@ if field ~= '' then
 end
 local time = tonumber(call('TIME')[1])
 for i = at + 6, #ARGV, 2 do
-  local counter, amount = ARGV[i], ARGV[i + 1]
-  local key = COUNTER .. counter
-  local ends = tonumber(string.match(counter, ':(%d+)$'))
+  local key = COUNTER .. ARGV[i]
+  local ends = tonumber(string.match(key, ':(%d+)$'))
   -- Once per counter, for as long as the counter is kept; the same document comes again with every later change.
-  if ends + 40 * DAY_S > time and call('HSETNX', key, 'op', '1') == 1 then
-    local spent = call('HGET', key, 's')
-    if tonumber(spent or '0') + tonumber(amount) <= MOST then call('HINCRBY', key, 's', amount) end
-    if not spent then keep(key) end
+  if ends + 40 * DAY_S > time then
+    local value = call('GET', key)
+    local w = wide(value)
+    if w[12] % 2 == 0 then
+      local high, low = unpacked('<dd', ARGV[i + 1])
+      w[12] = w[12] + 1
+      if w[1] + high + 1 < MOST then add(w, 1, high, low) end
+      call('SET', key, packed(w))
+      if not value then keep(key) end
+    end
   end
 end
 return {'applied'}
