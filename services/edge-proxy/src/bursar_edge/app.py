@@ -25,11 +25,12 @@ from bursar_edge import health
 from bursar_edge.admission import LEDGER_TRIES_S, Enforcer
 from bursar_edge.bodies import BodyMemory, BodyProblem, Limits, read_json_body
 from bursar_edge.books import FETCH_S, PriceBooks
+from bursar_edge.connection import ClientServer
 from bursar_edge.credentials import CredentialStore, presented
 from bursar_edge.exchange import Exchange, Parts, send
 from bursar_edge.free_calls import count_tokens, list_models, one_model, who_asks
 from bursar_edge.health import Neighbour
-from bursar_edge.incoming import ClientGone, ClientServer, Incoming, answer_headers
+from bursar_edge.incoming import ClientGone, Incoming, answer_headers
 from bursar_edge.management_relay import relay_to_admin
 from bursar_edge.outbox import OUTBOX_FILE, Outbox
 from bursar_edge.refusals import say

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from bursar_edge.incoming import ClientGone, Incoming, whole
+from bursar_edge.known_head import Body
 
 MIB = 1 << 20
 
@@ -136,34 +139,48 @@ async def read_json_body(incoming: Incoming, limits: Limits, memory: BodyMemory)
 
 async def read_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> tuple[bytes, Lease]:
     """The body, bounded. Raises BodyProblem, ClientGone."""
-    declared = incoming.headers.get("content-length")
-    length = int(declared) if declared is not None and declared.isdigit() else None
+    length = incoming.length
     if length is not None and length > limits.body_bytes:
         _leave_unread(incoming)
         raise BodyProblem("too_large", f"{limits.body_bytes // MIB} MiB")
     payload = incoming.payload
     lease = await memory.take(length if length is not None else 0)
     try:
+        if isinstance(payload, Body):
+            return payload.take() if payload.is_eof() else await _rest_of(payload, incoming, limits), lease
         if payload.is_eof() and length is not None:
             return whole(payload), lease
         if incoming.headers.get("expect", "").lower() == "100-continue":
             incoming.continue_100()
-        return await _read_slowly(incoming, limits, lease, length), lease
+        return await _read_slowly(incoming, payload, limits, lease, length), lease
     except BaseException:
         lease.release()
         raise
 
 
-async def _read_slowly(incoming: Incoming, limits: Limits, lease: Lease, length: int | None) -> bytes:
-    payload = incoming.payload
-    watch = _SlowWatch(incoming, limits)
+async def _rest_of(body: Body, incoming: Incoming, limits: Limits) -> bytes:
+    watch = _SlowWatch(body, limits, lambda: body.received)
+    try:
+        return await body.whole()
+    except BodyProblem:
+        _leave_unread(incoming)
+        raise
+    except OSError:
+        raise ClientGone("the client left while sending") from None
+    finally:
+        watch.stop()
+
+
+async def _read_slowly(
+    incoming: Incoming, payload: StreamReader, limits: Limits, lease: Lease, length: int | None
+) -> bytes:
+    watch = _SlowWatch(payload, limits, lambda: size)
     chunks: list[bytes] = []
     size = taken = 0
     try:
         while chunk := await payload.readany():
             chunks.append(chunk)
             size += len(chunk)
-            watch.size = size
             if size > limits.body_bytes:
                 _leave_unread(incoming)
                 raise BodyProblem("too_large", f"{limits.body_bytes // MIB} MiB")
@@ -185,22 +202,23 @@ async def _read_slowly(incoming: Incoming, limits: Limits, lease: Lease, length:
 
 
 class _SlowWatch:
-    """Ends the wait for a body that comes too slowly."""
+    """Ends the wait for a body that comes too slowly. ``received`` tells how many bytes have come."""
 
-    def __init__(self, incoming: Incoming, limits: Limits) -> None:
-        self._payload = incoming.payload
+    def __init__(self, payload: StreamReader | Body, limits: Limits, received: Callable[[], int]) -> None:
+        self._payload = payload
         self._loop = asyncio.get_running_loop()
         self._limits = limits
+        self._received = received
         self._end_s = self._loop.time() + limits.body_total_s
-        self.size = 0
         self._size_before = -1
         self._handle = self._loop.call_later(limits.body_idle_s, self._tick)
 
     def _tick(self) -> None:
-        if self.size == self._size_before or self._loop.time() >= self._end_s:
+        size = self._received()
+        if size == self._size_before or self._loop.time() >= self._end_s:
             self._payload.set_exception(BodyProblem("slow_request", "the body paused or took too long"))
             return
-        self._size_before = self.size
+        self._size_before = size
         self._handle = self._loop.call_later(self._limits.body_idle_s, self._tick)
 
     def stop(self) -> None:

@@ -1,30 +1,22 @@
-"""The client's side of a connection: aiohttp's HTTP parser and keep-alive, with our own answers.
+"""One request of a client, and the answers given to it.
 
 aiohttp's own response class rebuilds header names, adds defaults and costs more than the rest of a small request, so
 answers are written as bytes: status line and headers as given, in their order and spelling, body chunks as they come.
-A header flood, a malformed head and a half-sent head are answered in the provider's envelope and never logged with
-their content.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
-from bursar_common.ids import uuid7
-from bursar_common.wire import Refused
-from bursar_edge.refusals import say
+from bursar_edge.known_head import Body, KnownHead
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 REASONS[529] = "Overloaded"
@@ -56,6 +48,7 @@ class Incoming:
         "headers",
         "http11",
         "keep_alive",
+        "known",
         "method",
         "payload",
         "protocol",
@@ -63,7 +56,6 @@ class Incoming:
         "started",
         "target",
         "transport",
-        "writer",
     )
 
     remote = None
@@ -71,20 +63,22 @@ class Incoming:
     def __init__(
         self,
         message: RawRequestMessage,
-        payload: StreamReader,
+        payload: StreamReader | Body,
         protocol: Any,
-        writer: AbstractStreamWriter,
         task: asyncio.Task[None],
+        known: KnownHead | None = None,
     ) -> None:
         self.method: str = message.method
         self.target: str = message.path
         """Path and query exactly as sent."""
         self.headers: CIMultiDictProxy[str] = message.headers
         self.raw_headers: tuple[Header, ...] = message.raw_headers
+        """As the parser gave them; ``content-length`` may be another request's, see ``length``."""
+        self.known = known
+        """Where to keep what the head alone says."""
         self.payload = payload
         self.protocol: Any = protocol
         self.transport: asyncio.Transport | None = protocol.transport
-        self.writer = writer
         self.keep_alive: bool = not message.should_close
         self.started = False
         self.chunked = False
@@ -93,6 +87,14 @@ class Incoming:
         self.http11 = message.version == HttpVersion11
         if not self.http11:
             self.keep_alive = False
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, as declared; None: it is chunked, or there is none."""
+        if isinstance(self.payload, Body):
+            return self.payload.length
+        declared = self.headers.get("content-length")
+        return int(declared) if declared is not None and declared.isdigit() else None
 
     def _finish(self) -> None:
         """Nothing is kept."""
@@ -175,116 +177,7 @@ class Incoming:
         self.write_raw(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-HandlerFunction = Callable[[Incoming], Awaitable[Incoming]]
-
-
-class ClientConnection(RequestHandler):
-    """aiohttp's connection, with a limit on how long a head may take and errors in the provider's envelope."""
-
-    __slots__ = ("_head_handle", "_head_s", "_partial", "answered")
-
-    def __init__(self, manager: Any, *, loop: asyncio.AbstractEventLoop, head_s: float, **options: Any) -> None:
-        super().__init__(manager, loop=loop, **options)
-        self._head_s = head_s
-        self._head_handle: asyncio.TimerHandle | None = None
-        self._partial = False
-        self.answered = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._head_handle = self._loop.call_later(self._head_s, self._head_late)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_head_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._request_count > self.answered:  # a whole head is here, and its request is being answered
-            if self._head_handle is not None:
-                self._stop_head_timer()
-        elif data:
-            self._partial = True
-            if self._head_handle is None:
-                self._head_handle = self._loop.call_later(self._head_s, self._head_late)
-
-    def _stop_head_timer(self) -> None:
-        self._partial = False
-        if self._head_handle is not None:
-            self._head_handle.cancel()
-            self._head_handle = None
-
-    def _head_late(self) -> None:
-        """Runs when a connection sent no whole head in time (or nothing at all)."""
-        self._head_handle = None
-        transport = self.transport
-        if transport is None or self._request_count > self.answered:
-            return
-        if self._partial:
-            transport.write(_whole_answer(Refused("slow_request"), "the request head was not complete in time"))
-        self.force_close()
-
-    def handle_error(
-        self,
-        request: Any,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> Any:
-        """Answer what aiohttp could not parse. The exception's text may hold header values: it goes nowhere."""
-        request.keep_alive = False
-        if request.started:
-            request.abort()
-            return request
-        if isinstance(exc, LineTooLong) or "Too many headers" in (getattr(exc, "message", "") or ""):
-            problem = "its request line or a header is too long, or there are too many headers"
-        elif isinstance(exc, HttpProcessingError):
-            problem = "it is malformed"
-        else:
-            problem = "it failed"
-        request_id = uuid7()
-        said = say(Refused("bad_http" if status == 400 else "internal"), request_id, detail=problem)
-        request.answer(said.status, [*said.headers, *answer_headers(request_id)], said.body)
-        return request
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """aiohttp's messages may hold what the client sent; what matters is logged where it happens."""
-
-    def log_debug(self, *args: Any, **kw: Any) -> None:
-        """Likewise."""
-
-
 def answer_headers(request_id: str) -> list[Header]:
     """Headers of an answer made here."""
     rid = request_id.encode()
     return [(b"content-type", b"application/json"), (b"request-id", rid), (b"x-bursar-request-id", rid)]
-
-
-def _whole_answer(refused: Refused, detail: str) -> bytes:
-    request_id = uuid7()
-    said = say(refused, request_id, detail=detail)
-    lines = [f"HTTP/1.1 {said.status} {REASONS[said.status]}\r\n".encode()]
-    lines += [name + b": " + value + b"\r\n" for name, value in (*said.headers, *answer_headers(request_id))]
-    return b"".join([*lines, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(said.body), said.body])
-
-
-class ClientServer(web.Server):
-    """Makes a connection object per client."""
-
-    def __init__(self, handler: HandlerFunction, *, head_s: float, **options: Any) -> None:
-        super().__init__(handler, handler_cancellation=True, request_factory=Incoming, **options)  # type: ignore[arg-type]
-        self._head_s = head_s
-
-    def __call__(self) -> RequestHandler:
-        return ClientConnection(self, loop=self._loop, head_s=self._head_s, **self._kwargs)
-
-    def close_idle(self) -> None:
-        """At stop: connections without a request end now; the others after their answer."""
-        for connection in self.connections:
-            if isinstance(connection, ClientConnection) and connection._request_count <= connection.answered:
-                connection.force_close()
-
-    def close_all(self) -> None:
-        """Cut what still runs; its handlers are cancelled and record what was produced."""
-        for connection in self.connections:
-            connection.force_close()
