@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -288,6 +289,38 @@ async def test_a_broker_that_is_away_is_unavailable_and_comes_back(
         await eventually(append_again, 60)
         assert "after" in texts(await log.read(TOPIC, 0, 1, wait_s=10))
         await log.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+async def test_closing_while_the_broker_is_away_raises_nothing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr("bursar_common.eventlog.kafka.CALL_TIMEOUT_S", 3.0)
+    with KafkaServer(tmp_path / "kafka") as server:
+        await server.create_topic(TOPIC)
+        log = KafkaEventLog(Settings(kafka_bootstrap=server.bootstrap))
+        await log.append([NewRecord(TOPIC, "k", b"before")])
+        assert texts(await log.read(TOPIC, 0, 0, wait_s=5)) == ["before"]
+        await log.commit("g", TOPIC, 0, 1)
+        mine = asyncio.all_tasks()
+        server.kill9()
+        calls: list[asyncio.Task[Any]] = []
+        if busy:
+            calls.append(asyncio.create_task(log.append([NewRecord(TOPIC, "k", b"meanwhile")])))
+            calls.append(asyncio.create_task(log.read(TOPIC, 0, 1, wait_s=2)))
+        await asyncio.sleep(1)  # the clients are in the middle of trying again
+        await log.close()
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(outcome, LogUnavailable), outcome
+
+        def ended() -> bool:
+            here = {asyncio.current_task()}
+            left = [task for task in asyncio.all_tasks() - mine - here if "aiokafka" in repr(task.get_coro())]
+            assert not left, left
+            return True
+
+        await eventually(ended, 30)
 
 
 @pytest.mark.kafka

@@ -36,6 +36,9 @@ BATCH_BYTES = 256 << 10
 MAX_IN_FLIGHT_RECORDS = 20_000
 """Records appended but not acknowledged. When Kafka stands still, callers are told instead of filling the memory."""
 
+CANCELLED_S = 1.0
+"""How long a client whose closing was cancelled gets to notice it."""
+
 
 class KafkaEventLog:
     """EventLog on the cluster that the settings name. To be used from one event loop."""
@@ -132,14 +135,9 @@ class KafkaEventLog:
         readers, self._readers = self._readers, {}
         groups, self._groups = self._groups, {}
         asker, self._asker = self._asker, None
-        if producer is not None:
-            await _stop(producer)
-        for reader in readers.values():
-            await _stop(reader)
-        for consumer in groups.values():
-            await _stop(consumer)
-        if asker is not None:
-            await _stop(asker)
+        clients = [producer, *(reader.consumer for reader in readers.values()), *groups.values(), asker]
+        # At once: each may take its whole time when the broker is away.
+        await asyncio.gather(*(_stop(client) for client in clients if client is not None))
 
     # ---- connections
 
@@ -176,7 +174,7 @@ class KafkaEventLog:
                             async with asyncio.timeout(CALL_TIMEOUT_S):
                                 await reader.start(partitions)
                         except BaseException:
-                            await _stop(reader)
+                            await _stop(reader.consumer)
                             raise
                     self._readers[topic] = reader
         if not 0 <= partition < reader.partitions:
@@ -227,8 +225,24 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-async def _stop(client: Any) -> None:
-    """Close a client that may be broken; bounded, because closing flushes and the broker may be gone."""
+async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Close a client that may be broken; bounded, because closing flushes and the broker may be gone.
+
+    In a task of its own: with the broker away, aiokafka's closing awaits a task it has just cancelled, and raises that
+    task's CancelledError, which must not pass for a cancellation of the caller. The caller's own goes through."""
+    stopping = asyncio.ensure_future(client.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=CALL_TIMEOUT_S)
+    finally:
+        stopping.cancel()
+    await asyncio.wait({stopping}, timeout=CANCELLED_S)
+    if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+        return
+    # It broke off before it came to its sender and its connections, which would try for ever.
+    if isinstance(client, AIOKafkaProducer):
+        if client._sender is not None and client._sender.sender_task is not None:
+            client._sender.sender_task.cancel()
+        client._message_accumulator.fail_all(LogUnavailable("the log was closed before Kafka took this"))
+    connections = client.client if isinstance(client, AIOKafkaProducer) else client._client
     with contextlib.suppress(Exception):
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await (client.close() if isinstance(client, TopicReader) else client.stop())
+        await connections.close()

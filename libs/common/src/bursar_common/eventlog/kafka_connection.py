@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Any
 
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPartitionError
 
 from bursar_common.eventlog.port import LogUnavailable
 from bursar_common.settings import Settings, SettingsError
@@ -45,5 +45,5 @@ def kafka_errors(doing: str) -> Iterator[None]:
         yield
     except UnknownTopicOrPartitionError as error:
         raise LogUnavailable(f"{doing}: the topic does not exist; create it with `bursar topics apply`") from error
-    except (TimeoutError, KafkaError, OSError) as error:
+    except (TimeoutError, KafkaError, ConsumerStoppedError, OSError) as error:
         raise LogUnavailable(f"{doing}: {str(error) or type(error).__name__}") from error

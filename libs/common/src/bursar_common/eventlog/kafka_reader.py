@@ -26,11 +26,11 @@ class TopicReader:
 
     def __init__(self, topic: str, options: dict[str, Any], asker: AIOKafkaConsumer) -> None:
         """``asker`` is a started consumer that fetches nothing: a broker answers one connection's requests in order,
-        so a question behind a waiting fetch would wait with it."""
+        so a question behind a waiting fetch would wait with it. ``consumer`` is the owner's to stop."""
         self._topic = topic
         self._asker = asker
         self.partitions = 0
-        self._consumer = AIOKafkaConsumer(
+        self.consumer = AIOKafkaConsumer(
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -44,16 +44,13 @@ class TopicReader:
     async def start(self, partitions: int) -> None:
         """Connect. Raises what the client raises."""
         self.partitions = partitions
-        await self._consumer.start()
+        await self.consumer.start()
         assigned = [TopicPartition(self._topic, number) for number in range(partitions)]
-        self._consumer.assign(assigned)
+        self.consumer.assign(assigned)
         for partition in assigned:
             # A position, so that none is asked for; paused, so that nothing nobody reads is fetched.
-            self._consumer.seek(partition, 0)
-            self._consumer.pause(partition)
-
-    async def close(self) -> None:
-        await self._consumer.stop()
+            self.consumer.seek(partition, 0)
+            self.consumer.pause(partition)
 
     async def end_offset(self, partition: int) -> int:
         tp = TopicPartition(self._topic, partition)
@@ -75,8 +72,8 @@ class TopicReader:
             left_over = self._left_over.pop(tp, [])
             if self._next.get(tp) != offset:
                 left_over = []
-                self._consumer.seek(tp, offset)
-                self._consumer.resume(tp)
+                self.consumer.seek(tp, offset)
+                self.consumer.resume(tp)
             records = left_over or await self._fetch(tp, offset, max_records, wait_s)
             count, size_bytes = 0, 0
             for record in records[:max_records]:
@@ -99,7 +96,7 @@ class TopicReader:
         while True:
             try:
                 with kafka_errors(f"reading {self._topic}"):
-                    fetched = await self._consumer.getmany(
+                    fetched = await self.consumer.getmany(
                         tp, timeout_ms=int(wait_now_s * 1000), max_records=max_records
                     )
             except LogUnavailable as error:
@@ -117,8 +114,8 @@ class TopicReader:
                 continue
             # Nothing came. Is there nothing, or does the broker not answer?
             position = await self._position(tp)
-            polled_at_ms = self._consumer.last_poll_timestamp(tp) or 0
-            highwater = self._consumer.highwater(tp)
+            polled_at_ms = self.consumer.last_poll_timestamp(tp) or 0
+            highwater = self.consumer.highwater(tp)
             if polled_at_ms >= asked_at_ms and highwater is not None and position >= highwater:
                 return []
             if position >= await self.end_offset(tp.partition) and position == offset:
@@ -131,7 +128,7 @@ class TopicReader:
     async def _position(self, tp: TopicPartition) -> int:
         with kafka_errors(f"reading {self._topic}"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return int(await self._consumer.position(tp))
+                return int(await self.consumer.position(tp))
 
     async def _check_begin(self, tp: TopicPartition, offset: int) -> None:
         """``offset`` is at or behind the end: right at the end there is nothing yet, behind it something is lost."""
