@@ -17,6 +17,8 @@ from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
+from bursar_edge.whole_answer import read_whole
+
 MAX_CHUNK_LINE_BYTES = 256
 """A chunk's length and its extensions."""
 MAX_TRAILER_BYTES = 8 * 1024
@@ -122,21 +124,37 @@ class DirectReader(StreamReader):
 
 
 class ProviderConnection(ResponseHandler):
-    """aiohttp's client connection, whose parser can be left out once an answer's body is on its way."""
+    """aiohttp's client connection, whose parser is left out for an ordinary answer in one piece, and once a chunked
+    answer's body is on its way."""
 
     sink: Sink | None = None
     """Set while an answer is relayed."""
     _chunks: Chunks | None = None
+    _expected: dict[str, Any] | None = None
+    """While an answer is awaited of which nothing has come: what its parser will be made with."""
 
     def set_response_params(self, **params: Any) -> None:
         self.sink = self._chunks = None
-        super().set_response_params(**params)
+        if params.get("skip_payload") or self._tail:
+            self._expected = None
+            super().set_response_params(**params)
+        else:  # its parser is made when it is needed
+            self._parser = None
+            self._expected = params
 
     def data_received(self, data: bytes) -> None:
         chunks = self._chunks
         if chunks is not None:
             chunks.feed(data)
             return
+        expected = self._expected
+        if expected is not None:
+            self._expected = None
+            answer = read_whole(data)
+            if answer is not None:
+                self.feed_data((answer, answer.body), 0)  # type: ignore[arg-type]
+                return
+            super().set_response_params(**expected)
         super().data_received(data)
         sink = self.sink
         # A boundary for certain: the last chunk is complete, and no part of the next one's length came with it.
@@ -144,7 +162,7 @@ class ProviderConnection(ResponseHandler):
             self._chunks = Chunks(sink._payload, sink, self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.sink = self._chunks = None
+        self.sink = self._chunks = self._expected = None
         super().connection_lost(exc)
 
 

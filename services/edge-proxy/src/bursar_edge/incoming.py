@@ -17,14 +17,17 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDictProxy
 
 from bursar_edge.known_head import Body, KnownHead
+from bursar_edge.whole_answer import WholeBody
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 REASONS[529] = "Overloaded"
 Header = tuple[bytes, bytes]
 
 
-def whole(payload: StreamReader) -> bytes:
+def whole(payload: StreamReader | WholeBody) -> bytes:
     """The bytes of a body that has come whole; the reader's own way wakes and resumes what nobody paused."""
+    if isinstance(payload, WholeBody):
+        return payload.content
     if payload is EMPTY_PAYLOAD:
         return b""
     buffer = payload._buffer

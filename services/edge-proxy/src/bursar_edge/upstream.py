@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
-from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
@@ -21,6 +20,7 @@ from yarl import URL
 from bursar_common.wire import Route
 from bursar_edge.direct import ProviderConnection
 from bursar_edge.link import Header, NotConnected, Origin
+from bursar_edge.pool import Pool
 
 PUBLIC_URLS = {"anthropic": "https://api.anthropic.com"}
 """Where a provider of a kind is unless told otherwise."""
@@ -130,9 +130,9 @@ class Upstreams:
         """Added to every request; one that already carries it came from here."""
 
     async def start(self) -> None:
-        self.connector = TCPConnector(
+        self.connector = Pool(
             limit=MAX_CONNECTIONS,
-            keepalive_timeout=KEEPALIVE_S,
+            keepalive_s=KEEPALIVE_S,
             resolver=_CheckedResolver(self._allow_names),
             ttl_dns_cache=30,
         )
