@@ -22,6 +22,7 @@ from bursar_admin.pages import numbers
 from bursar_admin.pages.api import Api, InProcess
 from bursar_admin.pages.assets import Assets
 from bursar_admin.pages.spans import CHOICES, DEFAULT, Span, span_of
+from bursar_admin.queries.filters import NAMES as FILTER_NAMES
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 SECURITY_HEADERS = {
@@ -54,6 +55,7 @@ SCOPES = (
 CARRIED = ("range", "from", "to", "compare", *(name for name, _, _ in SCOPES))
 """Parameters that stay when the page changes."""
 FRAGMENTS = "/fragments/"
+FILTERS = frozenset(FILTER_NAMES) - {"from", "to"}
 THEME_COOKIE, ZONE_COOKIE = "bursar_theme", "bursar_tz"
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,2}")
 
@@ -179,6 +181,14 @@ class View:
         return address(f"{FRAGMENTS}{name}", self.query, changes)
 
     @property
+    def stream(self) -> str:
+        """New requests under this page's filters, as server-sent events; empty where the span is over."""
+        if not self.span.running:
+            return ""
+        kept = [(name, value) for name, value in self.query.items() if name in FILTERS and value]
+        return f"/api/logs/stream?{urlencode(kept)}" if kept else "/api/logs/stream"
+
+    @property
     def origin(self) -> str:
         """This site, for commands to copy."""
         return f"{self.request.scheme}://{self.request.host}"
@@ -242,6 +252,8 @@ def environment(assets: Assets) -> Environment:
         short_id=numbers.short_id,
         category=numbers.category,
         iso=numbers.iso,
+        trim_zeros=numbers.trim_zeros,
+        words=numbers.words,
         plain_number=numbers.plain_number,
     )
     env.globals.update(change=numbers.change, percent=numbers.percent)

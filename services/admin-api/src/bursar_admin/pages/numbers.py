@@ -132,6 +132,17 @@ def iso(at_s: int) -> str:
     return rfc3339(int(at_s) * 1000)
 
 
+def words(name: str) -> str:
+    """``budget_exhausted`` as people say it."""
+    return name.replace("_", " ")
+
+
+def trim_zeros(usd: str) -> str:
+    """Exact dollars without the zeros behind the cents: ``0.120000000`` as ``0.12``."""
+    whole, point, decimals = usd.partition(".")
+    return f"{whole}{point}{decimals.rstrip('0').ljust(2, '0')}" if point else usd
+
+
 def plain_number(number: float | int) -> str:
     """For a form's field: no exponent, no grouping, no needless digits."""
     return f"{Decimal(repr(number)):f}".removesuffix(".0")

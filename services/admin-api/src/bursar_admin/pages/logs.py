@@ -1,0 +1,150 @@
+"""``/logs``: requests as they happen, found by any filter, each with all that is known about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from bursar_admin.desk import Desk
+from bursar_admin.errors import bad_field
+from bursar_admin.pages.frame import CARRIED, Frame, View
+from bursar_admin.pages.records import Record, records_of
+from bursar_admin.queries.filters import LISTED, NAMES
+from bursar_admin.routes import Route
+
+ROWS = 50
+"""Of one page of the table; more come when its end is reached."""
+CSV_ROWS = 10_000
+"""Most rows of a CSV file; the REST API gives more, in pieces."""
+SPAN_NAMES = ("range", "from", "to")
+OWN = ("sort_by", "order", "cursor", "request", "compare")
+"""Parameters of the page that are no filters."""
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    word: str
+    sort_by: str = ""
+    right: bool = False
+    shown: bool = True
+
+
+COLUMNS = (
+    Column("time", "Time", "started_at"),
+    Column("outcome", "Outcome"),
+    Column("who", "Who"),
+    Column("team", "Team"),
+    Column("model", "Model"),
+    Column("input", "Input", "input_tokens", right=True),
+    Column("cached", "Cached", right=True),
+    Column("output", "Output", "output_tokens", right=True),
+    Column("cost", "Cost", "cost", right=True),
+    Column("latency", "Latency", "latency_ms", right=True),
+    Column("ttft", "First token", "time_to_first_token_ms", right=True, shown=False),
+    Column("project", "Project"),
+    Column("session", "Session"),
+    Column("provider", "Provider", shown=False),
+    Column("billing", "Billing", shown=False),
+    Column("id", "Request", shown=False),
+)
+OUTCOMES = ("completed", "interrupted", "refused", "upstream_error", "unreadable", "unknown", "expired", "not_sent")
+BILLINGS = ("metered", "subscription", "customer", "imported")
+WORDS = {
+    "min_cost_usd": "cost from $", "max_cost_usd": "cost up to $", "min_tokens": "tokens from ",
+    "max_tokens": "tokens up to ", "min_latency_ms": "latency from ms ", "max_latency_ms": "latency up to ms ",
+    "text": "text: ", "cost_center": "cost centre: ", "refused_by": "refused: ", "error_type": "error: ",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A filter in force, and the link without it."""
+
+    text: str
+    without: str
+
+
+def filters(view: View) -> dict[str, Any]:
+    """The page's filters for the REST API, its scope and time range included. Raises Refusal (400)."""
+    asked: dict[str, Any] = {}
+    known = {*NAMES, *OWN, *SPAN_NAMES}
+    for name in dict.fromkeys(view.query):
+        if name not in known:
+            raise bad_field(name[:100], "is not a filter", None, sorted(known))
+        if name in OWN or name in SPAN_NAMES:
+            continue
+        values = [value for value in view.query.getall(name) if value != "" or name in LISTED]
+        if values and values != [""]:
+            asked[name] = values if name in LISTED else values[0]
+    span = view.span
+    # What is running has no end: a request of this moment belongs into it.
+    return {**asked, "from": span.start_s, "to": None if span.running else span.end_s}
+
+
+def chips(view: View) -> list[Chip]:
+    found = []
+    carried = {*CARRIED, *OWN}
+    for name in dict.fromkeys(view.query):
+        if name in carried or name not in NAMES:
+            continue
+        values = [value for value in view.query.getall(name) if value]
+        for value in values:
+            left = [(key, kept) for key, kept in view.query.items() if (key, kept) != (name, value)]
+            text = WORDS.get(name, f"{name}: ") + value
+            found.append(Chip(text, _with(view.page_path, left)))
+    return found
+
+
+def _with(path: str, items: list[tuple[str, str]]) -> str:
+    text = urlencode([(name, value) for name, value in items if name not in ("cursor", "request")])
+    return f"{path}?{text}" if text else path
+
+
+def question(view: View) -> dict[str, Any]:
+    return {
+        **filters(view),
+        "sort_by": view.query.get("sort_by"),
+        "order": view.query.get("order"),
+        "cursor": view.query.get("cursor"),
+    }
+
+
+def csv_link(view: View) -> str:
+    """What the page shows, as a file of the REST API."""
+    asked = {name: value for name, value in question(view).items() if name != "cursor"}
+    asked |= {"format": "csv", "limit": CSV_ROWS}
+    return f"/api/logs?{urlencode({name: value for name, value in asked.items() if value is not None}, doseq=True)}"
+
+
+def routes(_desk: Desk, frame: Frame) -> list[Route]:
+    async def page(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        filters(view)
+        return frame.shell(
+            view, "logs", "logs.html", "Logs", chips=chips(view), columns=COLUMNS, outcomes=OUTCOMES,
+            billings=BILLINGS, request_id=request.query.get("request", ""),
+            csv=csv_link(view),
+        )  # fmt: skip
+
+    async def rows(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        answer = await view.api.get("/api/logs", {**question(view), "limit": ROWS})
+        return frame.fragment(
+            view, "parts/log_rows.html", records=records_of(answer), cursor=answer.get("next_cursor"), columns=COLUMNS,
+            first=not request.query.get("cursor"), filtered=bool(chips(view) or view.scope),
+        )  # fmt: skip
+
+    async def one(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        answer = await view.api.get(f"/api/logs/{request.match_info['id']}")
+        return frame.fragment(view, "parts/log_one.html", record=Record.of_answer(answer))
+
+    return [
+        Route("GET", "/logs", page, "logs_page", "Logs."),
+        Route("GET", "/fragments/logs/rows", rows, "log_rows", "A page of requests."),
+        Route("GET", "/fragments/logs/{id}", one, "log_one", "One request."),
+    ]

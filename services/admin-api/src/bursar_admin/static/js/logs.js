@@ -1,0 +1,219 @@
+// The log as it happens: rows that come in, the panel beside them, keys, columns.
+import { typing } from "./app.js";
+import { writeTimes } from "./times.js";
+
+const REFRESH_EVERY_MS = 1000;
+const MOST_LIVE_ROWS = 200;
+const COLUMNS_KEPT = "bursar_log_columns";
+
+const box = document.querySelector("[data-log]");
+const body = document.getElementById("log-rows");
+const panel = document.getElementById("panel");
+const pill = document.querySelector("[data-new]");
+const pauseButton = document.querySelector("[data-pause]");
+const live = document.querySelector("[data-live]");
+const sorted = box.dataset.sorted !== "";
+let waiting = 0;
+let paused = false;
+let refreshing = false;
+let source = null;
+let timer = null;
+
+function rows() {
+  return [...body.querySelectorAll("tr[data-open]")];
+}
+
+function selected() {
+  return body.querySelector('tr[aria-selected="true"]');
+}
+
+function reading() {
+  return paused || sorted || box.scrollTop > 4 || window.scrollY > 120 || !panel.hidden || Boolean(selected());
+}
+
+// -- live ----------------------------------------------------------------------------------------------------------
+
+function state(name) {
+  if (!live) return;
+  live.dataset.live = name;
+  live.lastElementChild.textContent = { on: "Live", paused: "Paused", off: "Offline" }[name];
+}
+
+function showWaiting() {
+  pill.hidden = waiting === 0;
+  pill.textContent = `${waiting} new`;
+}
+
+async function refresh() {
+  if (refreshing) return;
+  refreshing = true;
+  try {
+    const known = new Set(rows().map((row) => row.dataset.open));
+    const answer = await fetch(body.getAttribute("hx-get"), { headers: { "HX-Request": "true", "HX-Current-URL": location.href } });
+    if (!answer.ok) return;
+    const fresh = document.createElement("template");
+    fresh.innerHTML = `<table><tbody>${await answer.text()}</tbody></table>`;
+    const found = fresh.content.querySelector("tbody");
+    const before = rows().length;
+    const names = new Set([...found.querySelectorAll("tr[data-open]")].map((row) => row.dataset.open));
+    const older = before > names.size ? [...body.children].filter((row) => !names.has(row.dataset.open)).slice(0, MOST_LIVE_ROWS) : [];
+    for (const row of found.querySelectorAll("tr[data-open]")) if (known.size && !known.has(row.dataset.open)) row.classList.add("fresh");
+    if (older.length) found.querySelector("tr.more")?.remove();
+    body.replaceChildren(...found.children, ...older);
+    window.htmx.process(body);
+    dress(body);
+    waiting = 0;
+    showWaiting();
+  } finally {
+    refreshing = false;
+  }
+}
+
+function arrived(count) {
+  waiting += count;
+  if (reading()) showWaiting();
+  else if (!timer) {
+    timer = setTimeout(() => {
+      timer = null;
+      if (!reading()) refresh();
+      else showWaiting();
+    }, REFRESH_EVERY_MS);
+  }
+}
+
+function listen() {
+  if (source || !box.dataset.stream) return;
+  source = new EventSource(box.dataset.stream);
+  source.onopen = () => state(paused ? "paused" : "on");
+  source.onerror = () => { if (source?.readyState !== EventSource.OPEN) state("off"); };
+  source.onmessage = () => arrived(1);
+  source.addEventListener("log", () => arrived(1));
+}
+
+function hangUp() {
+  source?.close();
+  source = null;
+}
+
+// A browser keeps few connections to one place: a tab nobody looks at gives its own back.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) hangUp();
+  else {
+    listen();
+    if (!reading()) refresh();
+  }
+});
+window.addEventListener("pagehide", hangUp);
+
+function pause(on) {
+  paused = on;
+  pauseButton.setAttribute("aria-pressed", String(on));
+  pauseButton.lastElementChild.textContent = on ? "Resume" : "Pause";
+  state(on ? "paused" : source?.readyState === EventSource.OPEN ? "on" : "off");
+  if (!on && waiting) refresh();
+}
+
+pauseButton.addEventListener("click", () => pause(!paused));
+pill.addEventListener("click", () => {
+  close();
+  box.scrollTop = 0;
+  window.scrollTo(0, 0);
+  refresh();
+});
+
+// -- rows and panel --------------------------------------------------------------------------------------------------
+
+function select(row) {
+  selected()?.setAttribute("aria-selected", "false");
+  if (!row) return;
+  row.setAttribute("aria-selected", "true");
+  row.scrollIntoView({ block: "nearest" });
+}
+
+function remember(id) {
+  const here = new URL(location.href);
+  if (id) here.searchParams.set("request", id);
+  else here.searchParams.delete("request");
+  history.replaceState(history.state, "", here);
+}
+
+function open(id) {
+  panel.hidden = false;
+  panel.dataset.request = id;
+  remember(id);
+  select(rows().find((row) => row.dataset.open === id));
+  window.htmx.ajax("GET", `/fragments/logs/${encodeURIComponent(id)}`, { target: panel, swap: "innerHTML" });
+}
+
+function close() {
+  panel.hidden = true;
+  panel.replaceChildren();
+  delete panel.dataset.request;
+  remember("");
+  select(null);
+}
+
+body.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.target.closest("button")) return;
+  const link = event.target.closest("a");
+  if (link && !link.hasAttribute("data-row")) return;
+  const row = event.target.closest("tr[data-open]");
+  if (!row) return;
+  event.preventDefault();
+  open(row.dataset.open);
+});
+panel.addEventListener("click", (event) => {
+  if (event.target.closest("[data-close]")) close();
+});
+
+function step(by) {
+  const all = rows();
+  const next = all[Math.max(0, Math.min(all.length - 1, all.indexOf(selected()) + by))];
+  if (!next) return;
+  select(next);
+  if (!panel.hidden) open(next.dataset.open);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "j") step(1);
+  else if (event.key === "k") step(-1);
+  else if (event.key === "Enter" && selected() && !event.target.closest("a, button, summary")) open(selected().dataset.open);
+  else if (event.key === "Escape") close();
+  else if (event.key === " " && !event.target.closest("button, summary, a")) {
+    event.preventDefault();
+    pause(!paused);
+  }
+});
+
+// -- columns ---------------------------------------------------------------------------------------------------------
+
+const boxes = [...document.querySelectorAll("[data-columns] input")];
+
+function dress(root) {
+  for (const choice of boxes) {
+    for (const cell of root.querySelectorAll(`[data-col="${choice.value}"]`)) cell.hidden = !choice.checked;
+  }
+  writeTimes(root);
+}
+
+try {
+  const kept = JSON.parse(localStorage.getItem(COLUMNS_KEPT) ?? "null");
+  if (Array.isArray(kept)) for (const choice of boxes) choice.checked = kept.includes(choice.value);
+} catch { /* nothing worth keeping */ }
+for (const choice of boxes) {
+  choice.addEventListener("change", () => {
+    localStorage.setItem(COLUMNS_KEPT, JSON.stringify(boxes.filter((each) => each.checked).map((each) => each.value)));
+    dress(box);
+  });
+}
+document.addEventListener("htmx:afterSettle", () => dress(box));
+// What stands there when a row is replaced by later ones.
+document.addEventListener("htmx:afterSwap", () => {
+  if (panel.dataset.request) select(rows().find((row) => row.dataset.open === panel.dataset.request));
+});
+dress(box);
+state("off");
+listen();
+if (panel.dataset.request) open(panel.dataset.request);
+else panel.removeAttribute("data-request");
