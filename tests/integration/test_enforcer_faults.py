@@ -119,6 +119,26 @@ async def _followed(world: Inside) -> None:
     await eventually(there)
 
 
+@pytest.mark.parametrize("lost", [(), (0,), (5,), (2, 3, 17), tuple(range(20)), (1, 3, 5, 7, 9, 11, 19)])
+async def test_lost_settlements_among_others_are_made_good(inside: Inside, lost: tuple[int, ...]) -> None:
+    """Twenty records in one batch: the settled ones are passed over, wherever the lost ones stand."""
+    await inside.main.stop()
+    inside.enforcers.clear()
+    inside.main = inside.enforcer()
+    await inside.main.event_log.start()
+    await inside.main.continuity.look()
+    admitted = [await inside.admit(f"r{number}") for number in range(20)]
+    charges = [Amounts(n=1 << number, t=1, T=1, r=1) for number in range(20)]
+    settled = [Settle(f"r{n}", admitted[n].hold, charges[n], "completed") for n in range(20) if n not in lost]
+    await inside.batch(*settled)
+    records = [usage_event(f"r{n}", counters_of(admitted[n]), charges[n]) for n in range(20)]
+    poison = [NewRecord(USAGE_TOPIC, "k", b"{"), *records[:10], NewRecord(USAGE_TOPIC, "k", b"{}"), *records[10:]]
+    await inside.log.append(poison)
+    assert await inside.main.usage.step(0) == 22
+    assert await spent(inside, admitted[0]) == [((1 << 20) - 1, 0, 0)] * 3
+    assert await inside.main.usage.step(0) == 0
+
+
 async def test_what_cannot_be_read_is_passed_over(inside: Inside) -> None:
     admitted = await inside.admit("r1")
     poison = [b"", b"{}", b'{"type":"bursar.usage.recorded.v1"', msgspec.json.encode({"data": 1})]

@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import redis_names
 from bursar_enforcer.answers import balances_of
-from bursar_enforcer.calls import Consumed, close_call, renew_call, state_call
+from bursar_enforcer.calls import CONSUMED_TTL_S, Consumed, Settled, close_call, consume_call, renew_call, state_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.plan import Limit, Plan, admit_call, make_plan
 from bursar_enforcer.redis_connection import parse_address
@@ -96,6 +96,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.plans = {name: plan_of(limits, name) for name, limits in CHAINS.items()}
         self.offset = 0
         self.sequence = 0
+        self.noted = 0
         self.count = 0
 
     def teardown(self) -> None:
@@ -251,9 +252,46 @@ class LedgerMachine(RuleBasedStateMachine):
             reply = self.script(close_call(name, 2, amounts, counters, ttl_s=1000, consumed=again))
             assert reply == [b"seen"]
 
+    @rule(
+        batch=st.lists(requests, min_size=1, max_size=5),
+        rank=st.sampled_from([1, 2]),
+        through_outbox=st.booleans(),
+        repeated_by_relay=st.booleans(),
+    )
+    def pass_over(self, batch: list[tuple[str, str]], rank: int, through_outbox: bool, repeated_by_relay: bool) -> None:
+        """Records of the topic; those of requests that are closed are passed over, up to the first that is not."""
+        field = "outbox:0" if through_outbox else ""
+        repeated_by_relay = repeated_by_relay and self.noted > 0
+        records = [Settled(self.offset + 1)]  # without effect
+        for at, (name, _) in enumerate(batch):
+            sequence = self.sequence + (0 if repeated_by_relay else at + 1)
+            records.append(Settled(self.offset + 2 + at, name, rank, field, sequence if field else ""))
+        seen = through_outbox and repeated_by_relay
+        closed = [seen or (name in self.model.closed and self.model.closed[name].rank >= rank) for name, _ in batch]
+        passed = closed.index(False) if False in closed else len(closed)
+        expected = str(self.offset) if self.offset else ""
+        assert self.script(consume_call("usage:0", expected, records)) == [b"consumed", 1 + passed]
+        assert self.script(consume_call("usage:0", "another", records))[0] == b"moved"
+        self.offset += 1 + passed
+        if through_outbox and passed and not repeated_by_relay:
+            self.noted = self.sequence = self.sequence + passed
+        (position, noted) = self.run(
+            self.ledger.commands(
+                [("HGET", redis_names.POSITIONS, "usage:0"), ("HGET", redis_names.OUTBOXES, "outbox:0")]
+            )
+        )
+        assert int(position) == self.offset
+        if self.noted:
+            assert int(noted) == self.noted
+        for name, _ in batch[:passed]:
+            if not seen and self.model.closed[name].rank == 2:
+                (ttl_s,) = self.run(self.ledger.commands([("TTL", redis_names.HOLD + name)]))
+                assert ttl_s <= CONSUMED_TTL_S
+
     def _next(self) -> Consumed:
         expected = str(self.offset) if self.offset else ""
         self.offset += 1
+        self.noted = self.sequence
         return Consumed("usage:0", expected, self.offset, "outbox:0", self.sequence)
 
     @rule(request=consumes(requests))

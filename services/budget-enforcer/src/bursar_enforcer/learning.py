@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from bursar_common.clock import Clock
-from bursar_common.events import Usage
 from bursar_common.wire import Settle, UsageCounts
 from bursar_enforcer.expectation import Learner
+from bursar_enforcer.usage_facts import AnyUsage
 
 MAX_RECENT = 20_000
 """Request ids whose answer was learned from already; a settlement's event follows within seconds."""
@@ -32,7 +32,7 @@ class Learning:
                 now_s=self._clock.monotonic_s(),
             )
 
-    def from_event(self, usage: Usage) -> None:
+    def from_event(self, usage: AnyUsage) -> None:
         """Events that other enforcers' edges wrote. Old ones (a replay) teach nothing about caches of now."""
         if usage.outcome != "completed" or usage.estimated or usage.output_tokens is None:
             return
@@ -58,7 +58,7 @@ class Learning:
         return True
 
 
-def counts_of(usage: Usage) -> UsageCounts:
+def counts_of(usage: AnyUsage) -> UsageCounts:
     """The event's tokens by kind; unknown ones as 0."""
     return UsageCounts(
         input_tokens=usage.input_tokens or 0,

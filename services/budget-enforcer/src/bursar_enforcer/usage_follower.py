@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import hiredis
 import structlog
 
 from bursar_common.clock import Clock
 from bursar_common.eventlog.port import EventLog, LogRecord
-from bursar_common.events import (
-    OUTBOX_HEADER,
-    USAGE_DENIED,
-    USAGE_EXPIRED,
-    USAGE_RECORDED,
-    USAGE_TOPIC,
-    Usage,
-    decode_envelope,
-    decode_usage,
-)
+from bursar_common.events import OUTBOX_HEADER, USAGE_DENIED, USAGE_EXPIRED, USAGE_RECORDED, USAGE_TOPIC
 from bursar_common.scopes import parse_counter_id
 from bursar_enforcer import redis_names
 from bursar_enforcer.calls import (
@@ -30,24 +22,38 @@ from bursar_enforcer.calls import (
     UNCONSUMED_TTL_S,
     Call,
     Consumed,
+    Settled,
     check_amounts,
     check_counters,
     close_call,
+    consume_call,
     state_call,
 )
 from bursar_enforcer.following import RETRY_MOST_S, follow, step
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_connection import RedisUnavailable
+from bursar_enforcer.usage_facts import UsageFacts, decode_usage_event
 
 log = structlog.get_logger()
 
 KEPT_AFTER_S = {"n": 40 * DAY_S, "t": 8 * DAY_S, "T": 8 * DAY_S, "r": 8 * DAY_S}
 """How long a counter outlives its window (as in the scripts' prelude)."""
 
-LINGER_S = 0.1
+LINGER_S = 0.25
 """Nearly every record was settled already when it is read here: larger batches cost less, and only a lost settlement
 waits for them."""
+
+
+MAX_STOPS = 3
+"""Records of one batch that are closed one at a time, with the rest passed over again; after these all are closed."""
+
+
+class Read(NamedTuple):
+    """A record and what was read in it; None: nothing that has an effect or teaches."""
+
+    record: Settled
+    usage: UsageFacts | None
 
 
 class UsageFollower:
@@ -79,56 +85,71 @@ class UsageFollower:
         return await step(self._ledger, self._log, USAGE_TOPIC, partition, field, self.apply, wait_s=wait_s)
 
     async def apply(self, records: Sequence[LogRecord], position: str) -> None:
-        """All in one round trip; each record's script expects the position the one before it leaves."""
-        calls = []
-        usages: list[Usage | None] = []
-        for record in records:
-            call, usage = self._call(record, position)
-            calls.append(call)
-            usages.append(usage)
-            position = str(record.offset + 1)
-        for usage, reply in zip(usages, await self._ledger.run(calls), strict=True):
-            if isinstance(reply, hiredis.ReplyError):
-                raise RedisUnavailable(f"Redis answered: {reply}")
-            kind = reply[0]
-            if kind == b"closed":
-                raise RedisUnavailable("the ledger is being rebuilt")
-            if kind == b"moved":
-                return  # another enforcer was quicker: look again
-            if kind == b"overflow":
-                log.error("counter_full", counter=reply[1].decode(), request_id=usage.request_id if usage else "")
-            if usage is not None:
-                self._learning.from_event(usage)
+        """Passes over what is settled already; what is not is closed, and the rest passed over again. Each script
+        expects the position the one before it leaves."""
+        field = redis_names.usage_field(records[0].partition)
+        reads = [self._read(record) for record in records]
+        at = stops = taken = 0
+        while at < len(reads):
+            # A batch full of records to be closed is a replay, or a flood of lost settlements.
+            each = stops > MAX_STOPS or (stops > 1 and taken == 0)
+            end = len(reads) if each else min(at + 1, len(reads)) if stops else at
+            closings, rest = reads[at:end], reads[end:]
+            calls = []
+            for read in closings:
+                calls.append(_call(field, position, read))
+                position = str(read.record.following)
+            if rest:
+                calls.append(consume_call(field, position, [read.record for read in rest]))
+            replies = await self._ledger.run(calls)
+            for read, reply in zip(closings, replies, strict=False):
+                if not self._applied(reply, (read,)):
+                    return
+            taken = 0
+            if rest:
+                reply = replies[-1]
+                taken = reply[1] if isinstance(reply, list) and reply[0] == b"consumed" else 0
+                if not self._applied(reply, rest[:taken]):
+                    return
+                if taken:
+                    position = str(rest[taken - 1].record.following)
+            at = end + taken
+            stops += 1
 
-    def _call(self, record: LogRecord, position: str) -> tuple[Call, Usage | None]:
-        field = redis_names.usage_field(record.partition)
-        skip = state_call("skip", field, position, str(record.offset + 1))
+    def _applied(self, reply: Any, reads: Sequence[Read]) -> bool:
+        """Learn from what a script took. False: another enforcer was quicker, look again. Raises RedisUnavailable."""
+        if isinstance(reply, hiredis.ReplyError):
+            raise RedisUnavailable(f"Redis answered: {reply}")
+        kind = reply[0]
+        if kind == b"closed":
+            raise RedisUnavailable("the ledger is being rebuilt")
+        if kind == b"moved":
+            return False
+        if kind == b"overflow":
+            log.error("counter_full", counter=reply[1].decode(), request_id=reads[0].record.request_id)
+        for read in reads:
+            if read.usage is not None:
+                self._learning.from_event(read.usage)
+        return True
+
+    def _read(self, record: LogRecord) -> Read:
+        following = record.offset + 1
         try:
-            envelope = decode_envelope(record.value)
-            if envelope.type == USAGE_DENIED:
-                return skip, None
-            usage = decode_usage(envelope)
+            event = decode_usage_event(record.value)
+            usage = event.data
+            if event.type == USAGE_DENIED:
+                return Read(Settled(following), None)
             check_amounts(usage.amounts)
             check_counters(usage.charged_to)
         except ValueError as error:  # msgspec's errors are ValueErrors
             log.error("usage_event_unreadable", offset=record.offset, error=str(error)[:200])
-            return skip, None
-        if envelope.type not in (USAGE_RECORDED, USAGE_EXPIRED) or self._forgotten(usage):
-            return skip, usage
-        rank = RANK_RECORDED if envelope.type == USAGE_RECORDED else RANK_EXPIRED
-        outbox_field, sequence = _outbox(record)
-        call = close_call(
-            usage.request_id,
-            rank,
-            usage.amounts,
-            usage.charged_to,
-            # An expiry may still be replaced by the truth out of an edge's outbox.
-            ttl_s=CONSUMED_TTL_S if rank == RANK_RECORDED else UNCONSUMED_TTL_S,
-            consumed=Consumed(field, position, record.offset + 1, outbox_field, sequence),
-        )
-        return call, usage
+            return Read(Settled(following), None)
+        if event.type not in (USAGE_RECORDED, USAGE_EXPIRED) or self._forgotten(usage):
+            return Read(Settled(following), usage)
+        rank = RANK_RECORDED if event.type == USAGE_RECORDED else RANK_EXPIRED
+        return Read(Settled(following, usage.request_id, rank, *_outbox(record)), usage)
 
-    def _forgotten(self, usage: Usage) -> bool:
+    def _forgotten(self, usage: UsageFacts) -> bool:
         """A replay of old days: every counter it charged is past its keeping, so there is nothing to add to."""
         if not usage.charged_to:
             return False
@@ -137,6 +158,22 @@ class UsageFollower:
             counter.window_end_s + KEPT_AFTER_S[counter.unit] < now_s
             for counter in map(parse_counter_id, usage.charged_to)
         )
+
+
+def _call(field: str, position: str, read: Read) -> Call:
+    """The record's own script: its closing, or moving past it."""
+    record, usage = read
+    if not record.request_id or usage is None:
+        return state_call("skip", field, position, str(record.following))
+    return close_call(
+        record.request_id,
+        record.rank,
+        usage.amounts,
+        usage.charged_to,
+        # An expiry may still be replaced by the truth out of an edge's outbox.
+        ttl_s=CONSUMED_TTL_S if record.rank == RANK_RECORDED else UNCONSUMED_TTL_S,
+        consumed=Consumed(field, position, record.following, record.outbox_field, record.outbox_sequence),
+    )
 
 
 def _outbox(record: LogRecord) -> tuple[str, int | str]:
