@@ -4,11 +4,14 @@ edge at the two steps where a crash could cost or forget money."""
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from bursar_common import wire
+from bursar_edge.outbox import OUTBOX_FILE
 from tests.harness import eventually
 from tests.harness.books import assert_books_agree
 from tests.harness.enforcer_tap import EnforcerTap
@@ -107,3 +110,47 @@ async def test_the_edge_dies_at_the_worst_step(
         else:
             assert usage.estimated
             assert usage.cost_nusd == usage.amounts.n > 0
+
+
+async def test_the_edge_dies_with_the_answer_sent_and_its_event_not_in_the_outbox(cluster: SimulatedCluster) -> None:
+    """The one step at which a served request leaves no event of the edge's: its hold must account for it."""
+    edge = cluster.services["edge"]
+    outbox = sqlite3.connect(Path(edge.env["BURSAR_OUTBOX_DIR"]) / OUTBOX_FILE, isolation_level=None)
+    async with cluster.gateway() as gateway:
+        (key, *_) = await governed_keys(gateway, "no event")
+        before = len(await gateway.provider.served())
+        try:
+            outbox.execute("BEGIN IMMEDIATE")  # the edge's own writing waits for this lock
+            answer = await gateway.message(key.value, sim={"input-tokens": 1000, "output-tokens": 200})
+            assert answer.status == 200
+            assert answer.complete
+            edge.kill9()
+            outbox.execute("ROLLBACK")
+        finally:
+            outbox.close()
+        await cluster.start_service("edge")
+        assert len(await gateway.provider.served()) == before + 1
+
+        async def closed() -> bool:
+            return any(usage.virtual_key_id == key.id for usage in (await gateway.logged_usage()).values())
+
+        await eventually(closed, 60)
+        logged = await assert_books_agree(gateway)
+        (usage,) = [usage for usage in logged.values() if usage.virtual_key_id == key.id]
+        assert (usage.outcome, usage.estimated) == ("expired", True)
+        assert usage.cost_nusd >= 1000 * 3_000 + 200 * 15_000
+
+
+async def test_a_clean_stop_needs_no_kafka(cluster: SimulatedCluster) -> None:
+    """The last test of this file: afterwards nothing runs any more."""
+    async with cluster.gateway() as gateway:
+        (key, *_) = await governed_keys(gateway, "stop")
+        assert (await gateway.message(key.value)).status == 200
+        await assert_books_agree(gateway)  # so that nothing is left to be shipped
+    cluster.kafka.kill9()
+    await asyncio.sleep(1)  # the clients notice and are in the middle of trying again
+    for name in ("edge", "admin", "aggregator", "enforcer"):
+        service = cluster.services[name]
+        assert await asyncio.to_thread(service.terminate, 60) == 0, f"{name}: {service.output()[-4000:]}"
+        assert "CancelledError" not in service.output(), f"{name}: {service.output()[-4000:]}"
+        assert "Traceback" not in service.output(), f"{name}: {service.output()[-4000:]}"

@@ -266,6 +266,7 @@ async def test_a_broker_that_is_away_is_unavailable_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bursar_common.eventlog.kafka_connection.REQUEST_TIMEOUT_MS", 1000)
+    monkeypatch.setattr("bursar_common.eventlog.kafka_connection.CALL_TIMEOUT_S", 2.0)
     monkeypatch.setattr("bursar_common.eventlog.kafka.CALL_TIMEOUT_S", 2.0)
     monkeypatch.setattr("bursar_common.eventlog.kafka_reader.CALL_TIMEOUT_S", 2.0)
     with KafkaServer(tmp_path / "kafka") as server:
@@ -296,7 +297,7 @@ async def test_a_broker_that_is_away_is_unavailable_and_comes_back(
 async def test_closing_while_the_broker_is_away_raises_nothing_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    monkeypatch.setattr("bursar_common.eventlog.kafka.CALL_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("bursar_common.eventlog.kafka_connection.CALL_TIMEOUT_S", 3.0)
     with KafkaServer(tmp_path / "kafka") as server:
         await server.create_topic(TOPIC)
         log = KafkaEventLog(Settings(kafka_bootstrap=server.bootstrap))

@@ -24,6 +24,7 @@ from faust.types import EventT
 
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
 from bursar_aggregator.destination import open_analytics, until_migrated
+from bursar_aggregator.faust_consumer import stop_without_kafka
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.people import follow_people
@@ -82,6 +83,7 @@ class FaustJob:
             # Tells workers apart; nothing connects to it.
             canonical_url=f"http://{socket.gethostname()}:{os.getpid()}",
         )
+        stop_without_kafka(self.app)
         topic = self.app.topic(
             USAGE_TOPIC, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )

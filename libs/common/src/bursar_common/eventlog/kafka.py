@@ -9,14 +9,13 @@ joining the group. Topics are never created here, see :mod:`bursar_common.topics
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from bursar_common.eventlog.kafka_connection import CALL_TIMEOUT_S, client_options, kafka_errors
+from bursar_common.eventlog.kafka_connection import CALL_TIMEOUT_S, client_options, kafka_errors, stop_client
 from bursar_common.eventlog.kafka_reader import TopicReader
 from bursar_common.eventlog.port import (
     MAX_RECORD_BYTES,
@@ -35,9 +34,6 @@ BATCH_BYTES = 256 << 10
 """What the producer sends to a partition at once; about a hundred usage events."""
 MAX_IN_FLIGHT_RECORDS = 20_000
 """Records appended but not acknowledged. When Kafka stands still, callers are told instead of filling the memory."""
-
-CANCELLED_S = 1.0
-"""How long a client whose closing was cancelled gets to notice it."""
 
 
 class KafkaEventLog:
@@ -137,7 +133,7 @@ class KafkaEventLog:
         asker, self._asker = self._asker, None
         clients = [producer, *(reader.consumer for reader in readers.values()), *groups.values(), asker]
         # At once: each may take its whole time when the broker is away.
-        await asyncio.gather(*(_stop(client) for client in clients if client is not None))
+        await asyncio.gather(*(stop_client(client) for client in clients if client is not None))
 
     # ---- connections
 
@@ -174,7 +170,7 @@ class KafkaEventLog:
                             async with asyncio.timeout(CALL_TIMEOUT_S):
                                 await reader.start(partitions)
                         except BaseException:
-                            await _stop(reader.consumer)
+                            await stop_client(reader.consumer)
                             raise
                     self._readers[topic] = reader
         if not 0 <= partition < reader.partitions:
@@ -209,40 +205,17 @@ class KafkaEventLog:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     await client.start()
             except BaseException:
-                await _stop(client)
+                await stop_client(client)
                 raise
         return client
 
     async def _forget(self, producer: AIOKafkaProducer) -> None:
         if self._producer is producer:
             self._producer = None
-            await _stop(producer)
+            await stop_client(producer)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
     """Nobody waits for this delivery any more: its error was the same call's, and is not to be logged again."""
     if not future.cancelled():
         future.exception()
-
-
-async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Close a client that may be broken; bounded, because closing flushes and the broker may be gone.
-
-    In a task of its own: with the broker away, aiokafka's closing awaits a task it has just cancelled, and raises that
-    task's CancelledError, which must not pass for a cancellation of the caller. The caller's own goes through."""
-    stopping = asyncio.ensure_future(client.stop())
-    try:
-        await asyncio.wait({stopping}, timeout=CALL_TIMEOUT_S)
-    finally:
-        stopping.cancel()
-    await asyncio.wait({stopping}, timeout=CANCELLED_S)
-    if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
-        return
-    # It broke off before it came to its sender and its connections, which would try for ever.
-    if isinstance(client, AIOKafkaProducer):
-        if client._sender is not None and client._sender.sender_task is not None:
-            client._sender.sender_task.cancel()
-        client._message_accumulator.fail_all(LogUnavailable("the log was closed before Kafka took this"))
-    connections = client.client if isinstance(client, AIOKafkaProducer) else client._client
-    with contextlib.suppress(Exception):
-        await connections.close()
