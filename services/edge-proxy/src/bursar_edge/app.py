@@ -23,12 +23,13 @@ from bursar_common.telemetry import configure_logging
 from bursar_common.wire import Authorize, Refused
 from bursar_edge import health
 from bursar_edge.admission import LEDGER_TRIES_S, Enforcer
-from bursar_edge.bodies import BodyMemory, BodyProblem, Limits, read_json_body
+from bursar_edge.bodies import BodyMemory, BodyProblem, Limits, leave_unread, read_body
 from bursar_edge.books import FETCH_S, PriceBooks
 from bursar_edge.connection import ClientServer
-from bursar_edge.credentials import CredentialStore, presented
+from bursar_edge.credentials import CredentialStore
 from bursar_edge.exchange import Exchange, Parts, send
 from bursar_edge.free_calls import count_tokens, list_models, one_model, who_asks
+from bursar_edge.head_facts import HeadFacts, facts_of
 from bursar_edge.health import Neighbour
 from bursar_edge.incoming import ClientGone, Incoming, answer_headers
 from bursar_edge.management_relay import relay_to_admin
@@ -222,6 +223,10 @@ class Edge:
             pass
 
     async def _route(self, incoming: Incoming) -> None:
+        known = incoming.known
+        if known is not None and known.facts is not None and not self._stopping:
+            await self._inference(incoming, self._new_id(), known.facts)
+            return
         kind, target, path = route(incoming.method, incoming.target)
         if self._stopping:
             incoming.keep_alive = False
@@ -239,7 +244,8 @@ class Edge:
             return
         try:
             if kind == "messages" or kind == "count_tokens":
-                await self._inference(incoming, request_id, target, paid=kind == "messages")
+                facts = facts_of(incoming, target, paid=kind == "messages")
+                await self._inference(incoming, request_id, facts)
             elif kind == "models":
                 await list_models(self.parts, incoming, request_id)
             elif kind == "model":
@@ -259,10 +265,8 @@ class Edge:
         except BodyProblem as problem:
             send(incoming, say(Refused(problem.reason), request_id, detail=problem.detail), request_id)
 
-    async def _inference(self, incoming: Incoming, request_id: str, target: str, *, paid: bool) -> None:
-        headers = incoming.headers
-        key_hashes = presented(headers)
-        if not key_hashes:
+    async def _inference(self, incoming: Incoming, request_id: str, told: HeadFacts) -> None:
+        if not told.key_hashes:
             # Only a default key lets such a request in: asked before its body may take memory.
             who = await who_asks(self.parts, Authorize(()))
             if isinstance(who, Refused):
@@ -270,20 +274,25 @@ class Edge:
                     incoming.keep_alive = False
                 send(incoming, say(who, request_id), request_id)
                 return
-        body, lease = await read_json_body(incoming, self._limits, self.memory)
         try:
-            betas = headers.getall("anthropic-beta", None)
-            names = tuple(name.strip()[:64] for value in betas for name in value.split(",")[:64]) if betas else ()
+            if not told.is_json:
+                leave_unread(incoming)
+                raise BodyProblem("wrong_content_type")
+            body, lease = await read_body(incoming, self._limits, self.memory)
+        except BodyProblem as problem:
+            send(incoming, say(Refused(problem.reason), request_id, detail=problem.detail), request_id)
+            return
+        try:
             try:
-                head = read_head(body, betas=names, needs_max_tokens=paid)
+                head = read_head(body, betas=told.betas, needs_max_tokens=told.paid)
             except BadHead as problem:
                 send(incoming, say(Refused("bad_request"), request_id, detail=problem.problem), request_id)
                 return
             del body
-            if paid:
-                await Exchange(self.parts, incoming, request_id, target, head, lease, key_hashes).run()
+            if told.paid:
+                await Exchange(self.parts, incoming, request_id, told, head, lease).run()
             else:
-                await count_tokens(self.parts, incoming, request_id, target, head, key_hashes)
+                await count_tokens(self.parts, incoming, request_id, told, head)
         finally:
             lease.release()
 

@@ -25,6 +25,7 @@ _OWN = {
     "x-claude-code-agent-id": "agent_id",
     "x-claude-code-parent-agent-id": "parent_agent_id",
 }
+_LIMITED = ("project", "repository", "branch", "environment", "cost_center")
 _TAG_PREFIXES = ("x-bursar-tag-", "x-bf-dim-")
 _CLIENT = re.compile(r"claude-cli/(\d[\w.+-]{0,30})")
 _LEGACY_USER_ID = re.compile(r"user_([0-9a-f]{8,128})_account_[0-9a-f-]*_session_([0-9a-f-]{8,64})")
@@ -35,6 +36,8 @@ class Attribution(msgspec.Struct, frozen=True):
 
     fields: dict[str, Any]
     dropped_tags: int = 0
+    tags: dict[str, str] = {}
+    """Every attribute that a limit may one day be set on, by its header's own name."""
 
     @property
     def session(self) -> str:
@@ -44,18 +47,14 @@ class Attribution(msgspec.Struct, frozen=True):
     def agent(self) -> str:
         return str(self.fields.get("agent_id", ""))
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """Every attribute that a limit may one day be set on, by its header's own name."""
-        tags: dict[str, str] = dict(self.fields.get("tags", {}))
-        for name in ("project", "repository", "branch", "environment", "cost_center"):
-            if name in self.fields:
-                tags.setdefault(name, self.fields[name])
-        return tags
-
 
 def attribute(headers: Mapping[str, str], user_id: str) -> Attribution:
     """Read the attribution of a request."""
+    return with_user_id(attribute_headers(headers), user_id)
+
+
+def attribute_headers(headers: Mapping[str, str]) -> Attribution:
+    """What the headers alone say."""
     fields: dict[str, Any] = {}
     tags: dict[str, str] = {}
     dropped = 0
@@ -80,13 +79,24 @@ def attribute(headers: Mapping[str, str], user_id: str) -> Attribution:
     agent = headers.get("user-agent")
     if agent and (client := _CLIENT.search(agent[:512])):
         fields["client_version"] = client[1]
-    if user_id:
-        device, session = device_and_session(user_id)
-        if device:
-            fields["device_id"] = device
-        if session:
-            fields.setdefault("session_id", session)
-    return Attribution(fields, dropped)
+    limited = dict(tags)
+    for name in _LIMITED:
+        if name in fields:
+            limited.setdefault(name, fields[name])
+    return Attribution(fields, dropped, limited)
+
+
+def with_user_id(attribution: Attribution, user_id: str) -> Attribution:
+    """The same with what ``metadata.user_id`` adds; a session named by a header stands."""
+    device, session = device_and_session(user_id) if user_id else ("", "")
+    if not device and not session:
+        return attribution
+    fields = dict(attribution.fields)
+    if device:
+        fields["device_id"] = device
+    if session:
+        fields.setdefault("session_id", session)
+    return Attribution(fields, attribution.dropped_tags, attribution.tags)
 
 
 def good_value(value: str) -> bool:

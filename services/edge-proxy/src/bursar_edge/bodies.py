@@ -54,6 +54,13 @@ class BodyMemory:
     def free_bytes(self) -> int:
         return self._free
 
+    def take_now(self, size: int) -> Lease | None:
+        """``size`` bytes, if they are free and nobody waits."""
+        if self._waiters or size > self._free:
+            return None
+        self._free -= size
+        return Lease(self, size)
+
     async def take(self, size: int) -> Lease:
         """Wait for ``size`` bytes. Raises BodyProblem ``memory_full`` when the wait is over."""
         if self._waiters or size > self._free:
@@ -123,28 +130,16 @@ class Lease:
 _GROW_BYTES = MIB
 
 
-async def read_json_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> tuple[bytes, Lease]:
-    """The body of a request that must be JSON. Raises BodyProblem, ClientGone; then the connection is not used again,
-    unless the body was read."""
-    headers = incoming.headers
-    content_type = headers.get("content-type", "application/json")
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        _leave_unread(incoming)
-        raise BodyProblem("wrong_content_type")
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        _leave_unread(incoming)
-        raise BodyProblem("wrong_content_type")
-    return await read_body(incoming, limits, memory)
-
-
 async def read_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> tuple[bytes, Lease]:
-    """The body, bounded. Raises BodyProblem, ClientGone."""
+    """The body, bounded. Raises BodyProblem, ClientGone; then the connection is not used again, unless the body was
+    read."""
     length = incoming.length
     if length is not None and length > limits.body_bytes:
-        _leave_unread(incoming)
+        leave_unread(incoming)
         raise BodyProblem("too_large", f"{limits.body_bytes // MIB} MiB")
     payload = incoming.payload
-    lease = await memory.take(length if length is not None else 0)
+    size = length if length is not None else 0
+    lease = memory.take_now(size) or await memory.take(size)
     try:
         if isinstance(payload, Body):
             return payload.take() if payload.is_eof() else await _rest_of(payload, incoming, limits), lease
@@ -163,7 +158,7 @@ async def _rest_of(body: Body, incoming: Incoming, limits: Limits) -> bytes:
     try:
         return await body.whole()
     except BodyProblem:
-        _leave_unread(incoming)
+        leave_unread(incoming)
         raise
     except OSError:
         raise ClientGone("the client left while sending") from None
@@ -182,17 +177,17 @@ async def _read_slowly(
             chunks.append(chunk)
             size += len(chunk)
             if size > limits.body_bytes:
-                _leave_unread(incoming)
+                leave_unread(incoming)
                 raise BodyProblem("too_large", f"{limits.body_bytes // MIB} MiB")
             if length is None and size > taken:
                 more = max(_GROW_BYTES, size - taken)
                 lease.grow(more)
                 taken += more
     except RequestPayloadError:
-        _leave_unread(incoming)
+        leave_unread(incoming)
         raise BodyProblem("bad_http", "the body's framing is broken") from None
     except BodyProblem:
-        _leave_unread(incoming)
+        leave_unread(incoming)
         raise
     except (ConnectionError, OSError):
         raise ClientGone("the client left while sending") from None
@@ -225,5 +220,6 @@ class _SlowWatch:
         self._handle.cancel()
 
 
-def _leave_unread(incoming: Incoming) -> None:
+def leave_unread(incoming: Incoming) -> None:
+    """The connection ends with the answer: its body is not wanted."""
     incoming.keep_alive = False

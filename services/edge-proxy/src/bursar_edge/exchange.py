@@ -18,12 +18,13 @@ import structlog
 from bursar_common.clock import Clock, rfc3339
 from bursar_common.events import USAGE_DENIED, USAGE_RECORDED, Billing, Outcome, encode_event
 from bursar_common.ids import IdMinter
-from bursar_common.wire import Admit, Admitted, KeyHash, Ok, Refused, Release, Renew, Settle, encode
+from bursar_common.wire import Admit, Admitted, Ok, Refused, Release, Renew, Settle, encode
 from bursar_edge.admission import Enforcer, LedgerUnreachable
-from bursar_edge.attribution import attribute
+from bursar_edge.attribution import with_user_id
 from bursar_edge.bodies import Lease
 from bursar_edge.books import PriceBooks
 from bursar_edge.credentials import CredentialStore, own_login
+from bursar_edge.head_facts import HeadFacts
 from bursar_edge.incoming import REASONS, ClientGone, Incoming, answer_headers
 from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, Origin, Reply, exchange
 from bursar_edge.outbox import Outbox
@@ -92,18 +93,16 @@ class Exchange:
         parts: Parts,
         incoming: Incoming,
         request_id: str,
-        target: str,
+        told: HeadFacts,
         head: RequestHead,
         lease: Lease,
-        key_hashes: tuple[KeyHash, ...],
     ) -> None:
         self._parts = parts
         self._incoming = incoming
         self._lease = lease
-        self._target = target
-        self._key_hashes = key_hashes
+        self._told = told
         started_at_ms = parts.clock.now_ms()
-        attribution = attribute(incoming.headers, head.user_id)
+        attribution = with_user_id(told.attribution, head.user_id)
         if attribution.dropped_tags:
             parts.samples.counts["tags_dropped"] += attribution.dropped_tags
         self._facts = Facts(request_id, started_at_ms, head, attribution)
@@ -155,7 +154,7 @@ class Exchange:
         head = facts.head
         ask = Admit(
             request_id=facts.request_id,
-            key_hashes=self._key_hashes,
+            key_hashes=self._told.key_hashes,
             model=head.model,
             max_tokens=head.max_tokens,
             features=head.features,
@@ -189,7 +188,7 @@ class Exchange:
             )
             parts.spawn(parts.outbox.append(usage.virtual_key_id, value))
         elif facts.admitted is None:
-            parts.samples.refused(said.reason, self._key_hashes)
+            parts.samples.refused(said.reason, self._told.key_hashes)
         send(self._incoming, said, facts.request_id)
 
     # ---- forward and relay
@@ -220,13 +219,12 @@ class Exchange:
             return None
 
     async def _forward(self, origin: Origin, credential: list[Header]) -> Outcome:
-        parts, facts, incoming = self._parts, self._facts, self._incoming
+        parts, facts = self._parts, self._facts
         head = up_head(
             "POST",
-            origin.base_path + self._target,
+            origin.base_path + self._told.target,
             origin,
-            incoming.raw_headers,
-            listed_in_connection(incoming.headers),
+            self._told.passing,
             credential,
             parts.upstreams.via,
             len(facts.head.body),

@@ -7,11 +7,12 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 import structlog
 
-from bursar_common.wire import Authorize, Authorized, KeyHash, ModelEntry, Refused
+from bursar_common.wire import Authorize, Authorized, ModelEntry, Refused
 from bursar_edge.admission import LedgerUnreachable
 from bursar_edge.attribution import Attribution
 from bursar_edge.credentials import own_login, presented
 from bursar_edge.exchange import Parts, send
+from bursar_edge.head_facts import HeadFacts
 from bursar_edge.incoming import Incoming, answer_headers
 from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, exchange
 from bursar_edge.refusals import say
@@ -51,12 +52,11 @@ async def count_tokens(
     parts: Parts,
     incoming: Incoming,
     request_id: str,
-    target: str,
+    told: HeadFacts,
     head: RequestHead,
-    key_hashes: tuple[KeyHash, ...],
 ) -> None:
     """Forward ``count_tokens`` for a caller who may use the model. Never charged, never recorded."""
-    ask = Authorize(key_hashes, model=head.model, provider=head.provider)
+    ask = Authorize(told.key_hashes, model=head.model, provider=head.provider)
     who = await _authorize(parts, incoming, request_id, ask)
     if who is None:
         return
@@ -79,10 +79,9 @@ async def count_tokens(
             origin = parts.upstreams.origin(route)
             head_bytes = up_head(
                 "POST",
-                origin.base_path + target,
+                origin.base_path + told.target,
                 origin,
-                incoming.raw_headers,
-                listed_in_connection(incoming.headers),
+                told.passing,
                 credential,
                 parts.upstreams.via,
                 len(head.body),

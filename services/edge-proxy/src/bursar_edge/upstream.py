@@ -202,22 +202,10 @@ def listed_in_connection(headers: Mapping[str, str]) -> frozenset[bytes]:
     return frozenset(name.strip().lower().encode("utf-8", "surrogateescape") for name in value.split(","))
 
 
-def up_head(
-    method: str,
-    target: str,
-    origin: Origin,
-    raw_headers: tuple[Header, ...],
-    connection_names: frozenset[bytes],
-    credential: list[Header],
-    via: str,
-    length: int | None,
-    *,
-    readable: bool,
-) -> bytes:
-    """The head of the request to the provider: everything as it came, in order and spelling, but credentials, what is
-    ours and what ends here. ``target`` is path and query as the client sent them, below the provider's own path.
-    ``readable``: ask for an uncompressed answer, whose usage can be read."""
-    parts = [f"{method} {target} HTTP/1.1\r\nhost: ".encode("utf-8", "surrogateescape"), origin.host, b"\r\n"]
+def passing_headers(raw_headers: tuple[Header, ...], connection_names: frozenset[bytes], *, readable: bool) -> bytes:
+    """The lines of a request's headers that go to the provider: everything as it came, in order and spelling, but
+    credentials, what is ours and what ends here. ``readable``: what an answer may be encoded as is ours to say."""
+    parts: list[bytes] = []
     for name, value in raw_headers:
         lowered = name.lower()
         if lowered in _NEVER_UP or lowered.startswith(_NEVER_UP_PREFIXES) or lowered in connection_names:
@@ -225,6 +213,29 @@ def up_head(
         if readable and lowered == b"accept-encoding":
             continue
         parts += (name, b": ", value, b"\r\n")
+    return b"".join(parts)
+
+
+def up_head(
+    method: str,
+    target: str,
+    origin: Origin,
+    passing: bytes,
+    credential: list[Header],
+    via: str,
+    length: int | None,
+    *,
+    readable: bool,
+) -> bytes:
+    """The head of the request to the provider. ``target`` is path and query as the client sent them, below the
+    provider's own path; ``passing`` the header lines that go up; ``readable``: ask for an uncompressed answer, whose
+    usage can be read."""
+    parts = [
+        f"{method} {target} HTTP/1.1\r\nhost: ".encode("utf-8", "surrogateescape"),
+        origin.host,
+        b"\r\n",
+        passing,
+    ]
     for name, value in credential:
         parts += (name, b": ", value, b"\r\n")
     if readable:
