@@ -221,7 +221,7 @@ class View:
         ]
 
 
-def address(path: str, kept: Mapping[str, str], changes: Mapping[str, str | int | None]) -> str:
+def address(path: str, kept: Mapping[str, str], changes: Mapping[str, Any]) -> str:
     """``path`` with the parameters kept (repeated ones, too) and changed; None leaves one out."""
     items = kept.items() if isinstance(kept, MultiMapping) else list(kept.items())
     merged = [(name, value) for name, value in items if name not in changes]

@@ -1,17 +1,204 @@
-"""``/``: spend, where it goes, and what it will come to."""
+"""``/``: what was spent, against before and against what may be; where it goes; what it will come to."""
 
 from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from bursar_admin.desk import Desk
-from bursar_admin.pages.frame import Frame
+from bursar_admin.errors import Refusal, bad_field
+from bursar_admin.pages.api import everything
+from bursar_admin.pages.budgets import KINDS
+from bursar_admin.pages.forecast import forecast
+from bursar_admin.pages.frame import Frame, View, address
+from bursar_admin.pages.spans import Span, span_of
 from bursar_admin.routes import Route
 
+RANKED = 6
+"""Rows of a ranking on this page."""
+MOVERS_OF = 100
+"""Owners looked at for the largest changes: the dearest ones."""
+MOVERS = 6
+DIMENSIONS = {
+    "team": "Team",
+    "user": "User",
+    "model": "Model",
+    "project": "Project",
+    "key": "Key",
+    "customer": "Customer",
+}
+RANKINGS = ("team", "user", "model", "project")
+FIGURES = (("today", "Today"), ("7d", "Last 7 days"), ("month", "This month"))
 
-def routes(desk: Desk, frame: Frame) -> list[Route]:
+
+@dataclass(frozen=True)
+class Figure:
+    word: str
+    span: Span
+    now_nusd: int
+    before_nusd: int
+    values: list[int]
+    """Of equal steps, for the line."""
+    requests: int
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The month's budgets of the scope, or of everyone at the top."""
+
+    limit_nusd: int
+    spent_nusd: int | None
+    owners: int
+
+
+async def figures(view: View) -> list[Figure]:
+    spans = [span_of({"range": name}, view.now_s, view.timezone) for name, _ in FIGURES]
+
+    async def one(word: str, span: Span) -> Figure:
+        asked = {**view.filters, "from": span.start_s, "to": span.end_s, "timezone": view.timezone}
+        before = {"previous_from": span.before_start_s, "previous_to": span.before_end_s, "latency": "false"}
+        sums, course = await asyncio.gather(
+            view.api.get("/api/logs/stats", {**asked, **before}),
+            view.api.get("/api/logs/histogram", {**asked, "interval": span.bucket}),
+        )
+        values = course["series"][0]["values"] if course["series"] else []
+        stats, previous = sums["stats"], sums["previous"]
+        return Figure(word, span, stats["cost_nusd"], previous["cost_nusd"], values, stats["requests"])
+
+    return list(await asyncio.gather(*(one(word, span) for (_, word), span in zip(FIGURES, spans, strict=True))))
+
+
+async def allowed(view: View) -> Allowed | None:
+    """None where nothing limits the month."""
+    if view.scope:
+        crumb = view.scope[-1]
+        kind = "virtual_key" if crumb.parameter == "key" else crumb.parameter
+        if kind not in KINDS:
+            return None
+        try:
+            owners = [(await view.api.get(f"/api/governance/{KINDS[kind]}/{crumb.id}"))[kind]]
+        except Refusal:
+            return None
+    else:
+        customers, teams = await asyncio.gather(
+            everything(view.api, "/api/governance/customers", "customers"),
+            everything(view.api, "/api/governance/teams", "teams"),
+        )
+        owners = [*customers, *(team for team in teams if not team["customer_id"])]
+    budgets = [
+        [
+            budget
+            for budget in owner["budgets"]
+            if budget["reset_duration"] == "1M" and budget["enforcement"] != "observe"
+        ]
+        for owner in owners
+    ]
+    tightest = [min(found, key=lambda budget: int(budget["limit_nusd"])) for found in budgets if found]
+    if not tightest:
+        return None
+    spent = [budget["spent_nusd"] for budget in tightest]
+    known = None if any(each is None for each in spent) else sum(spent)
+    return Allowed(sum(budget["limit_nusd"] for budget in tightest), known, len(tightest))
+
+
+def movers(rankings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Owners whose amount changed most, the largest first."""
+    moved = [
+        {**row, "moved_nusd": row["cost_nusd"] - (row["previous_metric"] or 0)}
+        for row in rankings
+        if row["cost_nusd"] != (row["previous_metric"] or 0)
+    ]
+    return sorted(moved, key=lambda row: -abs(row["moved_nusd"]))[:MOVERS]
+
+
+def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def page(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        return frame.shell(view, "overview", "overview.html", "Overview")
+        return frame.shell(
+            view, "overview", "overview.html", "Overview", dimensions=DIMENSIONS, rankings=RANKINGS, chart=_chart(view)
+        )
 
-    return [Route("GET", "/", page, "overview_page", "Overview.")]
+    async def top(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        found, limit = await asyncio.gather(figures(view), allowed(view))
+        month = found[-1]
+        future = forecast(
+            month.now_nusd, limit.limit_nusd if limit else None, month.span.start_s, month.span.whole_end_s, view.now_s
+        )
+        return frame.fragment(view, "parts/overview_top.html", figures=found, allowed=limit, month=month, future=future)
+
+    async def health(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        before = {"previous_from": view.span.before_start_s, "previous_to": view.span.before_end_s}
+        answer = await view.api.get("/api/logs/stats", {**view.within(), **before})
+        return frame.fragment(
+            view,
+            "parts/overview_health.html",
+            stats=answer["stats"],
+            previous=answer["previous"],
+            rules=answer["rules"],
+        )
+
+    async def ranking(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        by = request.match_info["by"]
+        if by not in DIMENSIONS:
+            raise bad_field("by", "is not something to rank by", by, list(DIMENSIONS))
+        answer = await view.api.get("/api/logs/rankings", {**_compared(view), "by": by, "limit": RANKED})
+        return frame.fragment(
+            view, "parts/overview_ranking.html", by=by, rows=answer["rankings"], total=answer["total_count"]
+        )
+
+    async def moved(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        people, keys = await asyncio.gather(
+            *(
+                view.api.get("/api/logs/rankings", {**_compared(view), "by": by, "limit": MOVERS_OF})
+                for by in ("user", "key")
+            )
+        )
+        named = [row for row in people["rankings"] if row["id"]]
+        by = "user" if len(named) > 1 else "key"
+        return frame.fragment(
+            view, "parts/overview_movers.html", by=by, rows=movers(named if by == "user" else keys["rankings"])
+        )
+
+    async def refused(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        asked = {**view.within(), "sort_by": "refused", "limit": RANKED, "compare": "none", "outcome": "refused"}
+        reasons, teams = await asyncio.gather(
+            *(view.api.get("/api/logs/rankings", {**asked, "by": by}) for by in ("refused_by", "key"))
+        )
+        return frame.fragment(view, "parts/overview_refused.html", reasons=reasons["rankings"], keys=teams["rankings"])
+
+    return [
+        Route("GET", "/", page, "overview_page", "Overview."),
+        Route("GET", "/fragments/overview/top", top, "overview_top", "The figures."),
+        Route("GET", "/fragments/overview/health", health, "overview_health", "Cache, refusals, latency."),
+        Route("GET", "/fragments/overview/by/{by}", ranking, "overview_ranking", "Where it goes."),
+        Route("GET", "/fragments/overview/movers", moved, "overview_movers", "What changed most."),
+        Route("GET", "/fragments/overview/refused", refused, "overview_refused", "What was refused."),
+    ]
+
+
+def _compared(view: View) -> dict[str, Any]:
+    return {
+        **view.within(), "previous_from": view.span.before_start_s, "previous_to": view.span.before_end_s
+    }  # fmt: skip
+
+
+def _chart(view: View) -> str:
+    span = view.span
+    end = span.whole_end_s if span.running else span.end_s
+    asked = {
+        "from": span.start_s,
+        "to": end,
+        "interval": span.bucket,
+        "timezone": span.timezone,
+        "by": "team",
+        "top": 7,
+    }
+    return address("/api/logs/histogram", view.filters, asked)

@@ -1,0 +1,38 @@
+// Figures that follow what happens: when requests come, parts that can load again do so, at most every few seconds.
+const REFRESH_EVERY_MS = 5000;
+const live = document.querySelector("[data-live]");
+let source = null;
+let timer = null;
+
+function state(name) {
+  live.dataset.live = name;
+  live.lastElementChild.textContent = name === "on" ? "Live" : "Offline";
+}
+
+function arrived() {
+  timer ??= setTimeout(() => {
+    timer = null;
+    if (document.hidden) return;
+    for (const part of document.querySelectorAll("[data-refreshes]")) window.htmx.trigger(part, "refresh");
+    document.dispatchEvent(new CustomEvent("bursar:refresh"));
+  }, REFRESH_EVERY_MS);
+}
+
+function listen() {
+  if (source) return;
+  source = new EventSource("/api/logs/stream");
+  source.onopen = () => state("on");
+  source.onerror = () => { if (source?.readyState !== EventSource.OPEN) state("off"); };
+  source.onmessage = arrived;
+  source.addEventListener("log", arrived);
+}
+
+function hangUp() {
+  source?.close();
+  source = null;
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? hangUp() : listen()));
+window.addEventListener("pagehide", hangUp);
+state("off");
+listen();
