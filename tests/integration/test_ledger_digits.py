@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import pytest
 
 from bursar_common.wire import Amounts, HoldEntry
+from bursar_enforcer.answers import balances_of, hold_of
 from bursar_enforcer.calls import close_call, renew_call, state_call
 from bursar_enforcer.ledger import Ledger
+from bursar_enforcer.plan import Limit, admit_call, make_plan
 from bursar_enforcer.redis_connection import parse_address
-from bursar_enforcer.redis_names import COUNTER
-from bursar_enforcer.stored import counter_of
+from bursar_enforcer.redis_names import COUNTER, ENDS
+from bursar_enforcer.stored import counter_of, read_hold
 from tests.harness import RedisServer
 from tests.integration.enforcer_world import NOW_S
 
 
 @pytest.mark.parametrize("amount", [10**5, 10**8, 10**12, 10**15, 2**52 - 1, 2**52, 2**53 + 1, 10**18])
 async def test_round_and_large_amounts_keep_every_digit(redis_server: RedisServer, amount: int) -> None:
-    """The scripts hand figures below 2^52 to the server as numbers: whatever server it is, it must write them out."""
+    """Below 2^52 an amount is kept as one double, from there on as two."""
     ledger = Ledger(parse_address(redis_server.url))
     await ledger.connect()
     counter = f"n:digits:{NOW_S}:{NOW_S + 10**9}"
@@ -32,5 +37,35 @@ async def test_round_and_large_amounts_keep_every_digit(redis_server: RedisServe
             await ledger.run([close_call(f"request-{number}", 2, amounts, [counter], ttl_s=60)])
         (value,) = await ledger.commands([("GET", COUNTER + counter)])
         assert counter_of(value) == (2 * amount, 0, 0, 0, None)
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1_000, 2_500])
+async def test_chains_of_any_length(redis_server: RedisServer, count: int) -> None:
+    """More counters than one command takes are read and written with several, in the same script."""
+    ledger = Ledger(parse_address(redis_server.url))
+    await ledger.connect()
+    limits = [
+        Limit("n", f"chain{i}", "team", "x", 10**18 if i % 2 else 10**9, "1Y", False, NOW_S, "", "s")
+        for i in range(count)
+    ]
+    plan = make_plan(limits, {}, int(time.time()))
+    amounts = (10**6, 2 * 10**6, 2 * 10**6, 1, 1, 1)
+    try:
+        await ledger.run([state_call("open", ledger.run_id)])
+        (admitted,) = await ledger.run([admit_call(plan, ledger.run_id, b"r", b"{}", b"0", amounts)])
+        assert admitted[0] == b"admitted", admitted
+        hold = hold_of(plan.counters, amounts)
+        (renewed,) = await ledger.run([renew_call("r", hold, b"{}")])
+        assert read_hold(renewed[1]) == hold
+        large = [msgspec.structs.replace(entry, bound=2**60) for entry in hold]
+        await ledger.run([renew_call("r", large, b"{}")])
+        (closed,) = await ledger.run([close_call("r", 2, Amounts(n=7), plan.ids, ttl_s=60)])
+        assert {balance.spent for balance in balances_of(closed, plan.ids)} == ({7} if count else set())
+        values = await ledger.commands([("GET", COUNTER + name) for name in plan.ids])
+        assert {counter_of(value) for value in values} <= {(7, 0, 0, 0, 10**6)}
+        (ends,) = await ledger.commands([("ZCARD", ENDS)])
+        assert ends == count
     finally:
         ledger.close()

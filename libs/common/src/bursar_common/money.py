@@ -6,8 +6,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 NUSD_PER_DOLLAR = 1_000_000_000
 MAX_DOLLARS = 9_000_000_000
-"""Largest amount of money. In nano-dollars it fits a signed 64-bit integer (9.2e18), which is what Redis counts in;
-the ledger's scripts compare as doubles, which are within a micro-dollar of each other up to here."""
+"""Largest amount of money. In nano-dollars it fits a signed 64-bit integer (9.2e18), and two doubles, billions and the
+rest, as which the ledger's scripts keep large amounts."""
 MAX_NUSD = MAX_DOLLARS * NUSD_PER_DOLLAR
 MAX_TEXT_CHARS = 64
 """Longest text read as an amount; 9 billion with nine decimals has 20 characters."""
