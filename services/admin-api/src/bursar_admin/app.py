@@ -22,7 +22,20 @@ from bursar_admin.pages.frame import Frame, wants_page
 from bursar_admin.pages.routes import routes as page_routes
 from bursar_admin.projection import Projection
 from bursar_admin.providers import first_events
-from bursar_admin.routes import Route, config, customers, health, openapi, providers, quota, teams, users, virtual_keys
+from bursar_admin.routes import (
+    Route,
+    config,
+    customers,
+    health,
+    logs,
+    money,
+    openapi,
+    providers,
+    teams,
+    usage_sums,
+    users,
+    virtual_keys,
+)
 from bursar_admin.spending import Spending
 from bursar_common.clock import Clock, SystemClock
 from bursar_common.eventlog import open_log
@@ -58,7 +71,7 @@ def route_table(desk: Desk) -> list[Route]:
     """Everything that is answered."""
     table = [
         route
-        for module in (customers, teams, users, virtual_keys, quota, providers, config, health)
+        for module in (customers, teams, users, virtual_keys, money, providers, config, usage_sums, logs, health)
         for route in module.routes(desk)
     ]
     return [*table, openapi.route(table)]
@@ -197,6 +210,7 @@ async def start_desk(desk: Desk, settings: Settings) -> None:
 async def stop_desk(desk: Desk) -> None:
     await desk.journal.close()
     await desk.spending.close()
+    await desk.analytics.close()
     await desk.enforcer.close()
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from bursar_admin.access import Access
 from bursar_admin.addresses import UpstreamRules
+from bursar_admin.analytics import Analytics
 from bursar_admin.answers import BalancesState
+from bursar_admin.books import Books
 from bursar_admin.enforcer import Enforcer
 from bursar_admin.errors import conflict
 from bursar_admin.journal import Journal, Outcome
@@ -15,6 +17,7 @@ from bursar_admin.limits import Moment
 from bursar_admin.projection import Projection
 from bursar_admin.representation import REPRESENT, Figures, counters_of
 from bursar_admin.spending import Spending
+from bursar_admin.usage import UsageStore
 from bursar_admin.writes import Decision
 from bursar_common.clock import Clock
 from bursar_common.ids import IdMinter
@@ -46,6 +49,9 @@ class Desk:
         self.rules = UpstreamRules.of(settings)
         self.key_secret = settings.key_secret.get_secret_value()
         self.spending = spending
+        self.analytics = Analytics(settings.clickhouse_url, ca_file=settings.ca_file)
+        self.books = Books(journal.projection, enforcer)
+        self.usage = UsageStore(self.analytics, journal.projection)
 
     @property
     def projection(self) -> Projection:

@@ -14,6 +14,7 @@ from bursar_common.service import connect
 from bursar_common.wire import (
     BATCH_PATH,
     INTERNAL_TOKEN_HEADER,
+    PRICE_BOOK_PATH,
     Balance,
     Balances,
     GovernancePosition,
@@ -33,6 +34,8 @@ POLL_MOST_S = 0.1
 MAX_COUNTERS_PER_OPERATION = 1000
 """Counters of one ``balances`` operation: one pipelined read of some milliseconds."""
 CONNECTIONS = 16
+MAX_BOOK_ID_CHARS = 64
+"""Ids are hashes of 32 hex digits."""
 
 
 class Enforcer:
@@ -91,6 +94,18 @@ class Enforcer:
                 return True
             await asyncio.sleep(min(pause_s, max(0.0, deadline_s - self._clock.monotonic_s())))
             pause_s = min(pause_s * 1.5, POLL_MOST_S)
+
+    async def price_book(self, book_id: str) -> bytes | None:
+        """The encoded book; None where there is none, or the enforcer cannot be asked."""
+        assert self._session is not None
+        if not book_id.isalnum() or not book_id.isascii() or len(book_id) > MAX_BOOK_ID_CHARS:
+            return None
+        address = self._base_url + PRICE_BOOK_PATH.format(price_book_id=book_id)
+        try:
+            async with self._session.get(address, headers={INTERNAL_TOKEN_HEADER: self._token}) as response:
+                return await response.read() if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
 
     async def _ask_position(self) -> None:
         replies = await self._call([GovernancePosition()])

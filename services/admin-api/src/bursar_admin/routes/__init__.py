@@ -38,6 +38,8 @@ class Route:
     query: tuple[Parameter, ...] = ()
     may_be_pending: bool = False
     """Answers 202 when the ledger has not taken the change over in time."""
+    asks_analytics: bool = False
+    """Answers 503 while ClickHouse does not."""
     open_page: bool = False
     """Needs no token."""
     key_page: bool = False

@@ -26,7 +26,7 @@ ERRORS = {
     "409": "It conflicts with what exists: a name, a version, children.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
-    "503": "The event log cannot be written.",
+    "503": "The event log cannot be written, or ClickHouse cannot be asked.",
 }
 
 
@@ -92,7 +92,11 @@ def _operation(entry: Route, schemas: dict[str, Any], error: dict[str, Any]) -> 
         for status, description in ERRORS.items():
             if status in ("404",) and "{id}" not in entry.path:
                 continue
-            if status in ("409", "413", "415", "503") and not writing:
+            if (
+                status in ("409", "413", "415", "503")
+                and not writing
+                and not (status == "503" and entry.asks_analytics)
+            ):
                 continue
             responses[status] = {"description": description, "content": {"application/json": {"schema": error}}}
     operation: dict[str, Any] = {

@@ -1,0 +1,186 @@
+"""One meaning of the filters, twice: as a condition in SQL, and as a test of an event that was just read. Pure.
+
+Both are made of the same tables below. Whatever is unknown (NULL, None) matches no bound, as in SQL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bursar_admin.queries.filters import Filters
+from bursar_common.events import Usage
+
+MATCHED: Final[Mapping[str, tuple[str, ...]]] = {
+    "provider": ("provider",),
+    "model": ("model",),
+    "customer": ("customer_id", "customer"),
+    "team": ("team_id", "team"),
+    "user": ("user_id",),
+    "key": ("virtual_key_id", "virtual_key"),
+    "project": ("project",),
+    "repository": ("repository",),
+    "branch": ("branch",),
+    "environment": ("environment",),
+    "cost_center": ("cost_center",),
+    "session": ("session_id",),
+    "agent": ("agent_id",),
+    "outcome": ("outcome",),
+    "billing": ("billing",),
+    "refused_by": ("refused_by",),
+    "error_type": ("error_type",),
+}
+"""Filter to columns, the id first: a value matches any of them, an empty value only the first."""
+SUMMED_BY_HOUR: Final = frozenset(MATCHED) - {"branch", "agent", "error_type"}
+"""Filters whose columns ``bursar.usage_hours`` has."""
+ID_COLUMNS: Final = (
+    "request_id", "upstream_request_id", "message_id", "session_id", "agent_id", "virtual_key_id", "user_id", "team_id",
+    "customer_id",
+)  # fmt: skip
+TEXT_COLUMNS: Final = (
+    "virtual_key", "team", "customer", "project", "repository", "branch", "environment", "cost_center", "provider",
+    "model", "requested_model", "error_type", "refused_by", "client_version",
+)  # fmt: skip
+TOKENS: Final = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens")
+BOUNDED: Final[tuple[tuple[str, str, Callable[[Usage], int | None]], ...]] = (
+    ("cost_usd", "cost_nusd", lambda usage: usage.cost_nusd),
+    ("tokens", "(" + " + ".join(TOKENS) + ")", lambda usage: _tokens(usage)),
+    ("latency_ms", "latency_ms", lambda usage: usage.latency_ms),
+)
+"""What ``min_…`` and ``max_…`` bound: as an expression over columns, and of an event."""
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{32}|(req|msg)_[0-9A-Za-z_]{4,}")
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Filters with people's names resolved to ids, so that both readings agree on who is meant."""
+
+    filters: Filters
+    user_ids: tuple[str, ...] = ()
+    """Whom the ``user`` filter names."""
+    text_user_ids: tuple[str, ...] = ()
+    """Whose name contains the text."""
+
+    @property
+    def summed_by_hour(self) -> bool:
+        """Whether ``bursar.usage_hours`` can answer, as far as the filters go."""
+        filters = self.filters
+        return (
+            not filters.tag
+            and filters.text is None
+            and all(name in SUMMED_BY_HOUR or not getattr(filters, name) for name in MATCHED)
+            and all(getattr(filters, f"{end}_{what}") is None for what, _, _ in BOUNDED for end in ("min", "max"))
+        )
+
+    def values(self, name: str) -> tuple[str, ...]:
+        given: tuple[str, ...] = getattr(self.filters, name)
+        return tuple(dict.fromkeys((*given, *self.user_ids))) if name == "user" and given else given
+
+    # -- SQL -----------------------------------------------------------------------------------------------------
+
+    def sql(self, prefix: str = "") -> tuple[list[str], dict[str, Any]]:
+        """Conditions (to be joined by AND), and their parameters, named with ``prefix``. The range is not among them."""
+        conditions: list[str] = []
+        parameters: dict[str, Any] = {}
+
+        def bind(name: str, value: Any, type_: str) -> str:
+            parameters[prefix + name] = value
+            return f"{{{prefix}{name}:{type_}}}"
+
+        for name, columns in MATCHED.items():
+            values = self.values(name)
+            if not values:
+                continue
+            bound = bind(name, list(values), "Array(String)")
+            alternatives = [f"{columns[0]} IN {bound}"]
+            if len(columns) > 1 and any(values):
+                named = bind(f"{name}_name", [value for value in values if value], "Array(String)")
+                alternatives.append(f"{columns[1]} IN {named}")
+            conditions.append(_any(alternatives))
+        for number, (name, values) in enumerate(self._tags().items()):
+            column = f"tags[{bind(f'tag{number}', name, 'String')}]"
+            conditions.append(f"{column} IN {bind(f'tag{number}_values', values, 'Array(String)')}")
+            if all(values):
+                # What the index knows; the condition above is what counts.
+                conditions.append(f"hasAny(mapValues(tags), {{{prefix}tag{number}_values:Array(String)}})")
+        for what, expression, _ in BOUNDED:
+            for end, sign in (("min", ">="), ("max", "<=")):
+                bound_value = getattr(self.filters, f"{end}_{what}")
+                if bound_value is not None:
+                    conditions.append(f"{expression} {sign} {bind(f'{end}_{what}', bound_value, 'Int64')}")
+        text = self.filters.text
+        if text is not None:
+            conditions.append(self._text_sql(text, bind))
+        return conditions, parameters
+
+    def _text_sql(self, text: str, bind: Callable[[str, Any, str], str]) -> str:
+        bound = bind("text", text, "String")
+        if _ID.fullmatch(text):
+            return _any([f"{column} = {bound}" for column in ID_COLUMNS])
+        parts = [f"positionCaseInsensitive({column}, {bound}) > 0" for column in TEXT_COLUMNS]
+        parts.append(f"arrayExists(value -> positionCaseInsensitive(value, {bound}) > 0, mapValues(tags))")
+        if self.text_user_ids:
+            parts.append(f"user_id IN {bind('text_users', list(self.text_user_ids), 'Array(String)')}")
+        return _any(parts)
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def matches(self, usage: Usage) -> bool:
+        """Whether an event passes; the range is not looked at."""
+        for name, columns in MATCHED.items():
+            values = self.values(name)
+            if values and not (
+                getattr(usage, columns[0]) in values
+                or (len(columns) > 1 and getattr(usage, columns[1]) in [value for value in values if value])
+            ):
+                return False
+        for name, values in self._tags().items():
+            if usage.tags.get(name, "") not in values:
+                return False
+        for what, _, read in BOUNDED:
+            least, most = getattr(self.filters, f"min_{what}"), getattr(self.filters, f"max_{what}")
+            if least is None and most is None:
+                continue
+            value = read(usage)
+            if value is None or (least is not None and value < least) or (most is not None and value > most):
+                return False
+        return self.filters.text is None or self._text_matches(self.filters.text, usage)
+
+    def _text_matches(self, text: str, usage: Usage) -> bool:
+        if _ID.fullmatch(text):
+            return any(getattr(usage, column) == text for column in ID_COLUMNS)
+        # Bytes: only ASCII letters fold, as positionCaseInsensitive does it.
+        wanted = text.encode("utf-8", "surrogateescape").lower()
+        texts = [getattr(usage, column) for column in TEXT_COLUMNS]
+        texts += usage.tags.values()
+        return usage.user_id in self.text_user_ids or any(
+            wanted in each.encode("utf-8", "surrogateescape").lower() for each in texts
+        )
+
+    def _tags(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, value in self.filters.tag:
+            found.setdefault(name, []).append(value)
+        return found
+
+
+def criteria(filters: Filters, people: Mapping[str, str]) -> Criteria:
+    """Resolve names of people (``people``: id to name)."""
+    wanted = frozenset(filters.user)
+    named = tuple(user_id for user_id, name in people.items() if name in wanted) if wanted else ()
+    found: tuple[str, ...] = ()
+    if filters.text is not None and not _ID.fullmatch(filters.text):
+        text = filters.text.encode().lower()
+        found = tuple(user_id for user_id, name in people.items() if text in name.encode().lower())
+    return Criteria(filters, named, found)
+
+
+def _any(alternatives: list[str]) -> str:
+    return alternatives[0] if len(alternatives) == 1 else "(" + " OR ".join(alternatives) + ")"
+
+
+def _tokens(usage: Usage) -> int | None:
+    counts = [getattr(usage, name) for name in TOKENS]
+    return None if any(count is None for count in counts) else sum(counts)

@@ -1,0 +1,144 @@
+"""Requests one by one: a page of them, and one with all that is known. Pure.
+
+A page is found in two steps. First the places of candidates, from a few columns and without merging duplicates; then
+their rows, looked up by the table's own key, where the event of the highest rank stands. A candidate that another event
+of its request has overtaken drops out there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from bursar_admin.queries.criteria import TOKENS, Criteria
+from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span
+
+SORTS: Final = {
+    "started_at": "toUnixTimestamp64Milli(started_at)",
+    "cost": "cost_nusd",
+    "list_cost": "list_cost_nusd",
+    "tokens": f"toInt64(ifNull({' + '.join(TOKENS)}, -1))",
+    "input_tokens": "toInt64(ifNull(input_tokens, -1))",
+    "output_tokens": "toInt64(ifNull(output_tokens, -1))",
+    "latency_ms": "toInt64(ifNull(latency_ms, -1))",
+    "time_to_first_token_ms": "toInt64(ifNull(time_to_first_token_ms, -1))",
+}
+"""``sort_by`` to a whole number; what is unknown counts as less than anything."""
+
+_COUNTS: Final = (
+    "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
+    "thinking_tokens", "web_searches",
+)  # fmt: skip
+_LISTED: Final = (
+    "request_id", "customer", "customer_id", "team", "team_id", "user_id", "virtual_key", "virtual_key_id",
+    "session_id", "agent_id", "parent_agent_id", "project", "repository", "branch", "environment", "cost_center",
+    "tags", "provider", "model", "requested_model", "stream", "effort", "speed", "outcome", "status", "error_type",
+    "refused_by", "would_refuse", "estimated", "billing", "price_book_id", "latency_ms", "time_to_first_token_ms",
+)  # fmt: skip
+_FURTHER: Final = (
+    "upstream_request_id", "message_id", "provider_credential", "max_tokens", "service_tier", "inference_geo",
+    "attempts", "client_version", "device_id", "held_nusd", "bound_nusd", "charged_to", "text_bytes", "charged_n",
+    "charged_t", "charged_tokens", "charged_r", "rank", "event_id", "log_topic", "log_partition", "log_offset",
+)  # fmt: skip
+WINDOWS_MS: Final = (2 * HOUR_MS, 22 * HOUR_MS, 7 * DAY_MS, 30 * DAY_MS, 180 * DAY_MS)
+"""Sizes of the stretches of time in which a page by time is looked for, one after the other."""
+
+
+def windows(span: Span, *, newest_first: bool) -> Iterator[Span]:
+    """The range cut into stretches that grow: a page is mostly in the first."""
+    edge = span.to_ms if newest_first else span.from_ms
+    for size in (*WINDOWS_MS, span.to_ms - span.from_ms):
+        if newest_first:
+            start = max(span.from_ms, edge - size)
+            if start < edge:
+                yield Span(start, edge)
+            edge = start
+        else:
+            end = min(span.to_ms, edge + size)
+            if end > edge:
+                yield Span(edge, end)
+            edge = end
+
+
+def candidates(
+    criteria: Criteria, span: Span, sort_by: str, *, descending: bool, after: tuple[int, str] | None, count: int
+) -> tuple[str, dict[str, Any]]:
+    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows."""
+    value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
+    within, parameters = span.sql("range")
+    conditions, own = criteria.sql("f_")
+    if after is not None:
+        conditions.append(
+            f"({value} {sign} {{after_value:Int64}}"
+            f" OR ({value} = {{after_value:Int64}} AND request_id {sign} {{after_id:String}}))"
+        )
+        own |= {"after_value": after[0], "after_id": after[1]}
+    text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
+FROM bursar.usage_events
+WHERE {" AND ".join([within, *conditions])}
+ORDER BY sort_value {direction}, request_id {direction}
+LIMIT {{count:UInt32}}"""
+    return text, {**parameters, **own, "count": count}
+
+
+def rows_at(
+    places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str, *, everything: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """The rows of candidates that still match, corrections added; in no order."""
+    conditions, parameters = criteria.sql("f_")
+    parameters |= {
+        "days": sorted({place["day"] for place in places}),
+        "keys": sorted({place["virtual_key_id"] for place in places}),
+        "ids": [place["request_id"] for place in places],
+    }
+    found = (
+        "toDate(started_at) IN (SELECT toDate(arrayJoin({days:Array(String)}))) AND virtual_key_id IN {keys:Array(String)}"
+        " AND request_id IN {ids:Array(String)}"
+    )
+    return _rows(found, conditions, f"{SORTS[sort_by]} AS sort_value", everything), parameters
+
+
+def row_of(request_id: str) -> tuple[str, dict[str, Any]]:
+    """One request, with all that is known. The id's own time narrows where to look (see :func:`span_of_id`)."""
+    span = span_of_id(request_id)
+    within, parameters = span.sql("range") if span is not None else ("1", {})
+    found = f"{within} AND request_id IN {{ids:Array(String)}}"
+    return _rows(found, [], "0 AS sort_value", True), {**parameters, "ids": [request_id]}
+
+
+def span_of_id(request_id: str) -> Span | None:
+    """A UUIDv7 begins with the moment it was minted, which is the request's admission within a day on any clock."""
+    digits = request_id.replace("-", "")
+    if len(digits) != 32 or digits[12] != "7":
+        return None
+    try:
+        at_ms = int(digits[:12], 16)
+    except ValueError:
+        return None
+    return Span(at_ms - DAY_MS, at_ms + DAY_MS) if 946_684_800_000 < at_ms < 7_289_654_400_000 else None
+
+
+def _rows(found: str, conditions: list[str], sort_value: str, everything: bool) -> str:
+    columns = [f"e.{name} AS {name}" for name in (*_LISTED, *(_FURTHER if everything else ()))]
+    columns += [f"toInt64(e.{name} + c.{name}) AS {name}" for name in _COUNTS]
+    columns += [f"e.{name} + c.{name} AS {name}" for name in ("cost_nusd", "list_cost_nusd")]
+    if everything:
+        columns += ["c.corrections AS corrections", "c.cost_nusd AS corrected_nusd"]
+    sums = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, "cost_nusd", "list_cost_nusd"))
+    return f"""SELECT {", ".join(columns)},
+    toUnixTimestamp64Milli(e.started_at) AS started_at_ms,
+    toUnixTimestamp64Milli(e.ended_at) AS ended_at_ms,
+    e.sort_value AS sort_value
+FROM
+(
+    SELECT *, {sort_value} FROM bursar.usage_events FINAL WHERE {" AND ".join([found, *conditions])}
+) AS e
+LEFT JOIN
+(
+    SELECT request_id, count() AS corrections, {sums}
+    FROM bursar.corrections FINAL WHERE request_id IN {{ids:Array(String)}} GROUP BY request_id
+) AS c ON c.request_id = e.request_id"""
+
+
+OLDEST: Final = "SELECT count() AS rows, toUnixTimestamp64Milli(min(started_at)) AS oldest_ms FROM bursar.usage_events"
+"""Where reading from the oldest on begins."""

@@ -1,0 +1,274 @@
+"""Sums over requests: from the sums by hour where they are complete, from the requests themselves elsewhere. Pure.
+
+Every builder takes a :class:`Question` and gives a text with its parameters. The inner relation has the same columns
+whichever table it came from; a request is in exactly one of its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from bursar_admin.queries.criteria import Criteria
+from bursar_admin.queries.dimensions import LATENCY_COLUMNS, Dimension
+from bursar_admin.queries.ranges import Plan, Span
+
+Sql = tuple[str, dict[str, Any]]
+Metric = Literal["cost", "list_cost", "tokens", "requests", "refused", "errors"]
+
+COUNTS: Final = (
+    "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
+    "thinking_tokens", "web_searches",
+)  # fmt: skip
+_OF_ONE: Final[dict[str, str]] = {
+    "requests": "toUInt64(outcome != 'refused')",
+    "refused": "toUInt64(outcome = 'refused')",
+    "errors": "toUInt64(outcome = 'upstream_error')",
+    "estimated": "toUInt64(estimated)",
+    "without_counts": "toUInt64(outcome NOT IN ('refused', 'not_sent', 'upstream_error') AND output_tokens IS NULL)",
+    **{name: f"ifNull({name}, 0)" for name in COUNTS},
+    "cost_nusd": "toInt128(cost_nusd)",
+    "list_cost_nusd": "toInt128(list_cost_nusd)",
+}
+"""Measures of one request, as the sums by hour have them of many."""
+MEASURES: Final = tuple(_OF_ONE)
+_CORRECTED: Final = (*COUNTS, "cost_nusd", "list_cost_nusd")
+METRICS: Final[dict[str, tuple[str, ...]]] = {
+    "cost": ("cost_nusd",),
+    "list_cost": ("list_cost_nusd",),
+    "tokens": ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens"),
+    "requests": ("requests",),
+    "refused": ("refused",),
+    "errors": ("errors",),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    criteria: Criteria
+    plan: Plan
+
+
+def relation(question: Question, columns: Sequence[str], measures: Sequence[str]) -> Sql:
+    """``at`` (the hour, or the moment of a request), the columns (given as ``expression AS name`` or a name) and the
+    measures."""
+    conditions, parameters = question.criteria.sql("f_")
+    parts: list[str] = []
+    plan = question.plan
+    if plan.summed is not None:
+        # Those of whole hours: columns of the hours' table are named alike, and what it has not is not asked for.
+        text, own = _hours("bursar.usage_hours", plan, ["hour AS at", *columns, *measures], conditions)
+        parts.append(text)
+        parameters |= own
+    if plan.raw:
+        text, own = _requests(plan, columns, measures, conditions)
+        parts.append(text)
+        parameters |= own
+    if not parts:
+        nothing = ", ".join(
+            ["toDateTime(0, 'UTC') AS at", *columns, *(f"{_OF_ONE[name]} AS {name}" for name in measures)]
+        )
+        parts.append(f"SELECT {nothing} FROM bursar.usage_events WHERE 0")
+    return "\n    UNION ALL\n".join(parts), parameters
+
+
+def _hours(table: str, plan: Plan, columns: Sequence[str], conditions: Sequence[str]) -> Sql:
+    summed = plan.summed
+    assert summed is not None
+    within = [
+        "hour >= toDateTime({hours_from:UInt32}, 'UTC') AND hour < toDateTime({hours_to:UInt32}, 'UTC')",
+        "generation IN (SELECT argMax(generation, built_at) FROM bursar.usage_hours_built"
+        " WHERE hour >= toDateTime({hours_from:UInt32}, 'UTC') AND hour < toDateTime({hours_to:UInt32}, 'UTC')"
+        " GROUP BY hour)",
+    ]
+    parameters: dict[str, Any] = {"hours_from": summed.from_ms // 1000, "hours_to": summed.to_ms // 1000}
+    if plan.open_hours:
+        within.append("NOT has({open_hours:Array(UInt32)}, toUnixTimestamp(hour))")
+        parameters["open_hours"] = list(plan.open_hours)
+    return f"    SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join([*within, *conditions])}", parameters
+
+
+def _within(plan: Plan) -> Sql:
+    """The stretches of time that are read request by request."""
+    texts: list[str] = []
+    parameters: dict[str, Any] = {}
+    for number, span in enumerate(plan.raw):
+        text, own = span.sql(f"raw{number}")
+        texts.append(f"({text})")
+        parameters |= own
+    return " OR ".join(texts), parameters
+
+
+def _requests(plan: Plan, columns: Sequence[str], measures: Sequence[str], conditions: Sequence[str]) -> Sql:
+    within, parameters = _within(plan)
+    # PREWHERE is applied before duplicates are merged: only by what is the same on all events of a request.
+    selected = ["toDateTime(started_at, 'UTC') AS at", *columns]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    source = f"bursar.usage_events FINAL PREWHERE {within}{where}"
+    if not plan.corrected or not set(measures) & set(_CORRECTED):
+        selected += [f"{_OF_ONE[name]} AS {name}" for name in measures]
+        return f"    SELECT {', '.join(selected)} FROM {source}", parameters
+    inner = [*selected, "request_id AS of_request", *(f"{_OF_ONE[name]} AS own_{name}" for name in measures)]
+    names = ["at", *(column.rpartition(" AS ")[2] for column in columns)]
+    added = [f"own_{name} + c.{name} AS {name}" if name in _CORRECTED else f"own_{name} AS {name}" for name in measures]
+    sums = ", ".join(f"sum({name}) AS {name}" for name in measures if name in _CORRECTED)
+    return (
+        f"    SELECT {', '.join([*names, *added])} FROM (SELECT {', '.join(inner)} FROM {source}) AS e"
+        f" LEFT JOIN (SELECT request_id, {sums} FROM bursar.corrections FINAL GROUP BY request_id) AS c"
+        " ON c.request_id = e.of_request",
+        parameters,
+    )
+
+
+def _summed(measures: Sequence[str]) -> str:
+    """Aliases differ from the columns: else ClickHouse would take one sum for the argument of another."""
+    return ", ".join(f"sum(s.{name}) AS sum_{name}" for name in measures)
+
+
+def totals(question: Question) -> Sql:
+    """Sums by price book and model (cache savings need the prices)."""
+    inner, parameters = relation(question, ["price_book_id", "model", "billing"], MEASURES)
+    return (
+        f"SELECT price_book_id, model, billing, {_summed(MEASURES)}\nFROM\n(\n{inner}\n) AS s\n"
+        "GROUP BY price_book_id, model, billing",
+        parameters,
+    )
+
+
+def latencies(question: Question, bucket: Sql | None = None) -> Sql:
+    """Quantiles (0.5, 0.95) of the time to the end and to the first content, over requests where they are known."""
+    conditions, parameters = question.criteria.sql("f_")
+    plan = question.plan
+    states = (
+        "quantilesTDigestState(0.5, 0.95)(latency_ms) AS latency_states,"
+        " quantilesTDigestState(0.5, 0.95)(time_to_first_token_ms) AS time_to_first_token_states"
+    )
+    parts: list[str] = []
+    if plan.summed is not None:
+        columns = ["hour AS at", "latency_states", "time_to_first_token_states"]
+        text, own = _hours("bursar.usage_latencies", plan, columns, conditions)
+        parts.append(text)
+        parameters |= own
+    if plan.raw or not parts:
+        within, own = _within(plan) if plan.raw else ("0", {})
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        parts.append(
+            f"    SELECT toStartOfInterval(toDateTime(started_at, 'UTC'), INTERVAL 15 MINUTE) AS at, {states}"
+            f" FROM bursar.usage_events FINAL PREWHERE {within}{where} GROUP BY at"
+        )
+        parameters |= own
+    key, group = ("", "")
+    if bucket is not None:
+        key, group = f"{bucket[0]} AS bucket, ", " GROUP BY bucket"
+        parameters |= bucket[1]
+    union = "\n    UNION ALL\n".join(parts)
+    return (
+        f"SELECT {key}quantilesTDigestMerge(0.5, 0.95)(s.latency_states) AS latency,"
+        f" quantilesTDigestMerge(0.5, 0.95)(s.time_to_first_token_states) AS first_token\n"
+        f"FROM\n(\n{union}\n) AS s{group}",
+        parameters,
+    )
+
+
+def latency_summed(criteria: Criteria) -> bool:
+    """Whether ``bursar.usage_latencies`` can answer under these filters."""
+    return criteria.summed_by_hour and not any(
+        getattr(criteria.filters, name)
+        for name in ("user", "key", "project", "repository", "environment", "cost_center", "session", "refused_by")
+    )
+
+
+assert {"team", "model"} <= LATENCY_COLUMNS
+
+
+def bucket_key(interval: str, timezone: str) -> Sql:
+    """The key of a moment ``s.at``, as :func:`bursar_admin.queries.ranges.buckets` makes them."""
+    zone = timezone or "UTC"
+    if interval == "hour":
+        return "toString(toUnixTimestamp(toStartOfInterval(s.at, INTERVAL 1 HOUR, {zone:String})))", {"zone": zone}
+    return "toString(toDate(s.at, {zone:String}))", {"zone": zone}
+
+
+def by_bucket(question: Question, bucket: Sql, metric: str, by: Dimension | None, top: Sequence[str]) -> Sql:
+    """The metric by bucket and, with ``by``, by its values in ``top``; the others together (``other`` 1)."""
+    measures = METRICS[metric]
+    columns = [f"{by.column} AS value"] if by is not None else []
+    inner, parameters = relation(question, columns, measures)
+    parameters |= bucket[1]
+    value = "'' AS series, 0 AS other"
+    if by is not None:
+        parameters |= {**by.parameters, "top": list(top)}
+        value = (
+            "if(has({top:Array(String)}, toString(s.value)), toString(s.value), '') AS series,"
+            " NOT has({top:Array(String)}, toString(s.value)) AS other"
+        )
+    return (
+        f"SELECT {bucket[0]} AS bucket, {value}, {' + '.join(f'sum(s.{name})' for name in measures)} AS amount\n"
+        f"FROM\n(\n{inner}\n) AS s\nGROUP BY bucket, series, other",
+        parameters,
+    )
+
+
+def ranking(question: Question, by: Dimension, order: str, *, descending: bool, count: int, offset: int) -> Sql:
+    """Sums by the dimension's values, ordered by a metric."""
+    label = f"{by.label} AS value_label" if by.label else "'' AS value_label"
+    inner, parameters = relation(question, [f"{by.column} AS value", label], MEASURES)
+    metric = " + ".join(f"sum(s.{name})" for name in METRICS[order])
+    return (
+        f"SELECT toString(s.value) AS id, toString(argMax(s.value_label, s.at)) AS label, {metric} AS metric,"
+        f" {_summed(MEASURES)}, count() OVER () AS values_found\n"
+        f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.value\n"
+        f"ORDER BY metric {'DESC' if descending else 'ASC'}, id LIMIT {{count:UInt32}} OFFSET {{skip:UInt32}}",
+        {**parameters, **by.parameters, "count": count, "skip": offset},
+    )
+
+
+def amounts_of(question: Question, by: Dimension, values: Sequence[str], metric: str) -> Sql:
+    """The metric of certain values of the dimension, and of all together (``everything`` 1)."""
+    measures = METRICS[metric]
+    inner, parameters = relation(question, [f"{by.column} AS value"], measures)
+    return (
+        f"SELECT toString(s.value) AS id, {' + '.join(f'sum(s.{name})' for name in measures)} AS metric\n"
+        f"FROM\n(\n{inner}\n) AS s\nWHERE has({{wanted:Array(String)}}, toString(s.value)) GROUP BY s.value",
+        {**parameters, **by.parameters, "wanted": list(values)},
+    )
+
+
+def metric_total(question: Question, metric: str) -> Sql:
+    inner, parameters = relation(question, [], METRICS[metric])
+    return (
+        f"SELECT {' + '.join(f'sum(s.{name})' for name in METRICS[metric])} AS metric FROM\n(\n{inner}\n) AS s",
+        parameters,
+    )
+
+
+def distinct_values(question: Question, by: Dimension, prefix: str, count: int) -> Sql:
+    """Values of a dimension with the requests they stand on; ``prefix``: of the value or its name, case alike."""
+    label = f"{by.label} AS value_label" if by.label else "'' AS value_label"
+    inner, parameters = relation(question, [f"{by.column} AS value", label], ("requests", "refused"))
+    having = ""
+    if prefix:
+        parameters["prefix"] = prefix
+        having = (
+            "\nHAVING startsWith(lower(id), lower({prefix:String})) OR startsWith(lower(label), lower({prefix:String}))"
+        )
+    return (
+        "SELECT toString(s.value) AS id, toString(argMax(s.value_label, s.at)) AS label,"
+        f" sum(s.requests) + sum(s.refused) AS found\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.value{having}\n"
+        "ORDER BY found DESC, id LIMIT {count:UInt32}",
+        {**parameters, **by.parameters, "count": count},
+    )
+
+
+def tag_names(criteria: Criteria, span: Span, prefix: str, count: int) -> Sql:
+    """Names of tags with the requests that have them."""
+    conditions, parameters = criteria.sql("f_")
+    within, own = span.sql("range")
+    where = " AND ".join([within, *conditions])
+    return (
+        f"SELECT tag AS id, '' AS label, count() AS found\n"
+        f"FROM (SELECT arrayJoin(mapKeys(tags)) AS tag FROM bursar.usage_events WHERE {where})\n"
+        "WHERE startsWith(tag, {prefix:String}) GROUP BY tag ORDER BY found DESC, id LIMIT {count:UInt32}",
+        {**parameters, **own, "prefix": prefix.lower(), "count": count},
+    )

@@ -1,0 +1,121 @@
+"""What was used, asked of ClickHouse: pages of requests, sums, rankings. Builders make the SQL, this puts answers together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from bursar_admin.analytics import Analytics
+from bursar_admin.projection import Projection
+from bursar_admin.queries import logs, sums
+from bursar_admin.queries.criteria import Criteria, criteria
+from bursar_admin.queries.dimensions import Dimension
+from bursar_admin.queries.filters import Filters
+from bursar_admin.queries.ranges import Hours, Plan, Span, hours_of, hours_query, plan_of, whole_hours
+from bursar_admin.queries.sums import Question
+
+MORE_CANDIDATES: Final = 16
+"""Candidates beyond a page: for those another event of their request has overtaken."""
+CANDIDATES_AT_ONCE: Final = 1_016
+"""Rows looked up by one statement: the ids take some 45 kB."""
+
+Row = dict[str, Any]
+Place = tuple[int, str]
+
+
+class UsageStore:
+    """Questions about usage. Every method raises Refusal (503) while ClickHouse does not answer."""
+
+    def __init__(self, analytics: Analytics, projection: Projection) -> None:
+        self.analytics = analytics
+        self._projection = projection
+
+    def criteria(self, filters: Filters) -> Criteria:
+        return criteria(filters, {user.id: user.name for user in self._projection.users.values()})
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def page(
+        self, wanted: Criteria, span: Span, sort_by: str, *, descending: bool, after: Place | None, count: int
+    ) -> list[Row]:
+        """Up to ``count`` requests behind a place, in order; each has its ``sort_value``."""
+        if sort_by == "started_at":
+            span = await self._from_there(span, descending, after)
+            if span.to_ms <= span.from_ms:
+                return []
+            stretches = list(logs.windows(span, newest_first=descending))
+        else:
+            stretches = [span]
+        found: list[Row] = []
+        for stretch in stretches:
+            while len(found) < count:
+                asked = min(count - len(found) + MORE_CANDIDATES, CANDIDATES_AT_ONCE)
+                places = await self.analytics.rows(
+                    *logs.candidates(wanted, stretch, sort_by, descending=descending, after=after, count=asked)
+                )
+                if places:
+                    found += await self._rows_at(places, wanted, sort_by)
+                    after = (places[-1]["sort_value"], places[-1]["request_id"])
+                if len(places) < asked:
+                    break
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    async def _from_there(self, span: Span, descending: bool, after: Place | None) -> Span:
+        """The part of a range that can hold what follows a place (or, from the oldest on, anything)."""
+        if after is not None:
+            at_ms = after[0]
+            return (
+                Span(span.from_ms, min(span.to_ms, at_ms + 1))
+                if descending
+                else Span(max(span.from_ms, at_ms), span.to_ms)
+            )
+        if descending:
+            return span
+        (row,) = await self.analytics.rows(logs.OLDEST)
+        return Span(max(span.from_ms, row["oldest_ms"]) if row["rows"] else span.to_ms, span.to_ms)
+
+    async def _rows_at(self, places: Sequence[Row], wanted: Criteria, sort_by: str) -> list[Row]:
+        rows = await self.analytics.rows(*logs.rows_at(places, wanted, sort_by))
+        by_id = {row["request_id"]: row for row in rows}
+        ordered: list[Row] = []
+        for place in places:
+            row = by_id.get(place["request_id"])
+            # Of a request's events only the one that stands is shown, at its own place, once.
+            if row is not None and row["sort_value"] == place["sort_value"]:
+                ordered.append(by_id.pop(place["request_id"]))
+        return ordered
+
+    async def one(self, request_id: str) -> Row | None:
+        rows = await self.analytics.rows(*logs.row_of(request_id))
+        return rows[0] if rows else None
+
+    # -- sums ----------------------------------------------------------------------------------------------------
+
+    async def question(
+        self, wanted: Criteria, span: Span, *by: Dimension, timezone: str = "", latency: bool = False
+    ) -> Question:
+        """How the sums of a range are to be read: from the sums by hour wherever these can answer."""
+        summed = (
+            wanted.summed_by_hour
+            and all(each.summed for each in by)
+            and (not timezone or whole_hours(timezone, span))
+            and (not latency or sums.latency_summed(wanted))
+        )
+        rows = await self.analytics.rows(*hours_query(span))
+        hours: Hours = hours_of(rows)
+        if not summed:
+            return Question(wanted, Plan(None, (), (span,), hours.corrected))
+        return Question(wanted, plan_of(span, hours))
+
+    def name_of(self, dimension: str, value: str, label: str = "") -> str:
+        """The name to show for a value: today's, else the one on record, else the value itself."""
+        stores: Mapping[str, Mapping[str, Any]] = {
+            "customer": self._projection.customers,
+            "team": self._projection.teams,
+            "user": self._projection.users,
+            "key": self._projection.virtual_keys,
+        }
+        document = stores.get(dimension, {}).get(value)
+        return document.name if document is not None else (label or value)
