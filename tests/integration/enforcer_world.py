@@ -28,6 +28,7 @@ from bursar_common.wire import (
     GovernancePosition,
     KeyHash,
     Position,
+    decode_operations,
     decode_replies,
     encode,
 )
@@ -237,7 +238,12 @@ class Inside(Client):
         await self.log.close()
 
     async def batch(self, *operations: msgspec.Struct) -> list[Any]:
-        return list(await self.main.admission.decide(operations))  # type: ignore[arg-type]
+        return await self.ask(self.main, *operations)
+
+    async def ask(self, enforcer: Enforcer, *operations: msgspec.Struct) -> list[Any]:
+        """One batch to that enforcer, encoded both ways as over HTTP."""
+        asked = decode_operations(encode(operations))
+        return list(decode_replies(encode(await enforcer.admission.decide(asked))))
 
 
 class World(Client):

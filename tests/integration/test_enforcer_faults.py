@@ -209,7 +209,7 @@ async def test_a_flushed_redis_is_closed_until_holds_and_topics_are_back(inside:
     assert isinstance(await inside.admit("r2"), Unavailable)
     # A key that Redis does not know while it is empty is no reason to refuse it.
     other = inside.enforcer()
-    (reply,) = await other.admission.decide([inside.admit_of("r3")])
+    (reply,) = await inside.ask(other, inside.admit_of("r3"))
     assert isinstance(reply, Unavailable)
     # Nor does it keep a renewal in the same batch from getting through.
     unknown = inside.admit_of("r4", key_hashes=(KeyHash("x-api-key", "0" * 64),))
@@ -315,7 +315,7 @@ async def test_a_cold_start_needs_redis_only(inside: Inside) -> None:
     cold.start()
     await inside.open(cold)
     assert await cold.unready() == ""
-    (reply,) = await cold.admission.decide([inside.admit_of("r2")])
+    (reply,) = await inside.ask(cold, inside.admit_of("r2"))
     assert isinstance(reply, Admitted)
 
 

@@ -227,7 +227,7 @@ async def test_the_hold_follows_the_stream(inside: Inside) -> None:
     # Another enforcer, which does not know the request's features, never lowers what is held.
     other = inside.enforcer()
     raw = msgspec.Raw(event(input_tokens=10, output_tokens=40_001))
-    (again,) = await other.admission.decide([Renew("r1", more.hold, raw, prompt_known=True)])
+    (again,) = await inside.ask(other, Renew("r1", more.hold, raw, prompt_known=True))
     assert all(new.bound >= old.bound for new, old in zip(again.hold, more.hold, strict=True))
     await inside.batch(Settle("r1", more.hold, Amounts(n=5, r=1), "completed"))
     (closed,) = await inside.batch(Renew("r1", more.hold, raw, prompt_known=True))

@@ -9,7 +9,8 @@ import pytest
 
 from bursar_common.catalogue import build_book
 from bursar_common.governance import Budget, Customer, Provider, ProviderConfig, RateLimit, Team, VirtualKey
-from bursar_common.wire import Balance, HoldEntry, Refused
+from bursar_common.wire import Admitted, Balance, HoldEntry, Refused, decode_replies, encode
+from bursar_enforcer.admitted import make_answer
 from bursar_enforcer.answers import balance_of, refusal
 from bursar_enforcer.calls import check_amounts, check_counters
 from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
@@ -157,11 +158,12 @@ def test_refusals_name_the_limit_and_when_it_resets() -> None:
 
 
 def test_holds_survive_the_way_through_redis() -> None:
-    plan = way(policy(key={"budgets": (budget("b", enforcement="strict"), budget("d"))})).plan_at(ANCHOR_S)
-    from bursar_enforcer.answers import hold_of
-
+    way_ = way(policy(key={"budgets": (budget("b", enforcement="strict"), budget("d"))}))
+    plan = way_.plan_at(ANCHOR_S)
     amounts = (10, 20, 9_000_000_000_000_000_001, 1, 1, 1)
-    hold = hold_of(plan.counters, amounts)
+    (answered,) = decode_replies(encode([make_answer(way_, plan, 60).fill(amounts, "", 20, "")]))
+    assert isinstance(answered, Admitted)
+    hold = answered.hold
     value = hold_value(plan.heads, plan.places(amounts), b"{the\nevent}")
     assert open_hold(value) == (hold, b"{the\nevent}")
     small = tuple(HoldEntry(entry.counter, 10, EXACT - 1, entry.strict) for entry in hold)
@@ -171,6 +173,28 @@ def test_holds_survive_the_way_through_redis() -> None:
     assert open_hold(hold_value(hold_heads((), ()), (), b"{}")) == ((), b"{}")
     assert open_hold(None) is None
     assert open_hold(b"2") is None
+
+
+@pytest.mark.parametrize("budgets", [(), (budget("b", enforcement="strict"), budget("d", enforcement="observe"))])
+def test_an_answer_with_its_gaps_filled_is_the_answer_encoded(budgets: tuple[Any, ...]) -> None:
+    """Whatever names people give: per cent signs and control characters are no gaps."""
+    named = policy(key={"name": '100 %b "\x00\u20ac\\', "budgets": budgets})
+    way_ = way(named)
+    plan = way_.plan_at(ANCHOR_S)
+    amounts = (10, 20, 30, 40, 50, 1)
+    filled = make_answer(way_, plan, 60).fill(amounts, "x-api-key", 21, 'n:%s"')
+    whole = Admitted(
+        hold=tuple([HoldEntry(c.id, amounts[c.expected_at], amounts[c.bound_at], c.strict) for c in plan.counters]),
+        header="x-api-key",
+        price_book_id=way_.book.id,
+        route=way_.route,
+        owners=named.owners,
+        ttl_s=60,
+        expected_nusd=10,
+        bound_nusd=21,
+        would_refuse='n:%s"',
+    )
+    assert encode([filled]) == encode([whole])
 
 
 def test_the_overshoot_of_a_counter_is_spent_beyond_what_was_known_at_its_last_admission() -> None:

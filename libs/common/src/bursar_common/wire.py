@@ -159,6 +159,8 @@ class Settle(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="settle"
     text_bytes: int = 0
     usage: UsageCounts | None = None
     """The provider's own counts; None where they are estimated (nothing is learned from estimates)."""
+    quiet: bool = False
+    """Nobody reads the balances after it: the answer comes without."""
 
 
 class Release(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="release"):

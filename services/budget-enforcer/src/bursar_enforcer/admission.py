@@ -8,9 +8,10 @@ and asked again, MAX_ATTEMPTS times.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import hiredis
+import msgspec
 import structlog
 
 from bursar_common.clock import Clock
@@ -33,7 +34,8 @@ from bursar_common.wire import (
     Unavailable,
 )
 from bursar_enforcer import redis_names
-from bursar_enforcer.answers import balance_of, hold_of, refusal
+from bursar_enforcer.admitted import make_answer
+from bursar_enforcer.answers import balance_of, refusal
 from bursar_enforcer.authorization import authorized
 from bursar_enforcer.bound import has_no_bound
 from bursar_enforcer.calls import Call
@@ -58,6 +60,10 @@ READ_AT_ONCE = 1_000
 """Counters read with one command: well below a millisecond for Redis."""
 
 
+Answered: TypeAlias = Reply | msgspec.Raw
+"""A reply, or one that is encoded already."""
+
+
 class Who(NamedTuple):
     header: str
     policy: KeyPolicy
@@ -74,6 +80,23 @@ class Asked(NamedTuple):
     amounts: tuple[int, ...]
     running: Running
     bound_nusd: int
+
+
+class Round:
+    """Operations on their way to the script in one round trip, and the batch's replies so far."""
+
+    __slots__ = ("asked", "calls", "doubtful", "monotonic_s", "now_s", "replies")
+
+    def __init__(self, replies: list[Answered | None], now_s: int, monotonic_s: float) -> None:
+        self.replies = replies
+        self.now_s = now_s
+        """Redis' time, as far as known."""
+        self.monotonic_s = monotonic_s
+        self.calls: list[Call] = []
+        self.asked: list[Asked | int] = []
+        """Of each call what asked for it: an admission, or the place of another operation."""
+        self.doubtful: list[tuple[int, Refused, KeyPolicy]] = []
+        """Refusals decided from kept policy, which may be out of date."""
 
 
 class Admission:
@@ -103,9 +126,9 @@ class Admission:
         """Redis' time, as far as known."""
         return (self._clock.now_ms() + self._redis_ahead_ms) // 1000
 
-    async def decide(self, operations: Sequence[Operation]) -> list[Reply]:
+    async def decide(self, operations: Sequence[Operation]) -> list[Answered]:
         """Never raises for what one operation or Redis does: each gets its answer."""
-        replies: list[Reply | None] = [None] * len(operations)
+        replies: list[Answered | None] = [None] * len(operations)
         try:
             await self._decide(operations, replies)
         except (RedisUnavailable, UnsafeRedis) as error:
@@ -113,26 +136,23 @@ class Admission:
             return [Unavailable(why) if reply is None else reply for reply in replies]
         return [Unavailable("the policy keeps changing") if reply is None else reply for reply in replies]
 
-    async def _decide(self, operations: Sequence[Operation], replies: list[Reply | None]) -> None:
+    async def _decide(self, operations: Sequence[Operation], replies: list[Answered | None]) -> None:
         todo: Sequence[int] = range(len(operations))
         for _ in range(MAX_ATTEMPTS):
-            calls: list[Call] = []
-            asked: list[Asked | int] = []
-            doubtful: list[tuple[int, Refused, KeyPolicy]] = []
+            round_ = Round(replies, self.now_s(), self._clock.monotonic_s())
             for place in todo:
                 operation = operations[place]
                 try:
+                    # Nothing waits in the usual case: a kept policy, a settlement.
                     if type(operation) is Admit:
-                        await self._prepare_admit(place, operation, calls, asked, doubtful, replies)
-                    elif type(operation) is Settle or type(operation) is Release or type(operation) is Renew:
-                        prepared = await self._closings.prepare(operation)
-                        if isinstance(prepared, Call):
-                            calls.append(prepared)
-                            asked.append(place)
-                        else:
-                            replies[place] = prepared
+                        who = self._known(operation.key_hashes) or await self._look_up(operation.key_hashes)
+                        self._prepare_admit(round_, place, operation, who)
+                    elif type(operation) is Settle or type(operation) is Release:
+                        self._take(round_, place, self._closings.close(operation))
+                    elif type(operation) is Renew:
+                        self._take(round_, place, await self._closings.renew(operation))
                     elif type(operation) is Authorize:
-                        await self._authorize(place, operation, doubtful, replies)
+                        await self._authorize(round_, place, operation)
                     elif type(operation) is Balances:
                         replies[place] = await self._balances(operation)
                     elif type(operation) is GovernancePosition:
@@ -145,10 +165,10 @@ class Admission:
                 except Exception:
                     log.exception("operation_failed", operation=type(operation).__name__)
                     replies[place] = Unavailable("the operation failed, see the enforcer's log")
-            again = await self._confirm(doubtful, replies) if doubtful else []
-            if calls:
-                results = await self._ledger.run(calls)
-                for context, result in zip(asked, results, strict=True):
+            again = await self._confirm(round_) if round_.doubtful else []
+            if round_.calls:
+                results = await self._ledger.run(round_.calls)
+                for context, result in zip(round_.asked, results, strict=True):
                     if type(context) is Asked:
                         if self._admit_reply(context, result, replies):
                             again.append(context.place)
@@ -159,24 +179,30 @@ class Admission:
                 return
             todo = again
 
+    @staticmethod
+    def _take(round_: Round, place: int, prepared: Call | Reply) -> None:
+        if type(prepared) is Call:
+            round_.calls.append(prepared)
+            round_.asked.append(place)
+        else:
+            round_.replies[place] = prepared  # type: ignore[assignment]  # not a Call
+
     # ---- who asks
 
-    async def _identify(self, presented: Sequence[KeyHash]) -> Who | Refused:
+    def _known(self, presented: Sequence[KeyHash]) -> Who | Refused | None:
+        """As far as kept policy tells; None: Redis must be asked."""
         known: Who | None = None
         if len(presented) > MAX_KEY_HASHES:
             return Refused("conflicting_keys")
         for hash_ in presented:
             policy = self._policy.of_hash(hash_.sha256)
             if policy is None:
-                break
+                return None
             if policy is not False:
                 if known is not None and known.policy is not policy:
-                    break
+                    return None
                 known = known or Who(hash_.header, policy)
-        else:
-            if known is not None:
-                return known
-        return await self._look_up(presented)
+        return known
 
     async def _look_up(self, presented: Sequence[KeyHash]) -> Who | Refused:
         """As Redis knows it now."""
@@ -201,28 +227,19 @@ class Admission:
 
     # ---- admit
 
-    async def _prepare_admit(
-        self,
-        place: int,
-        admit: Admit,
-        calls: list[Call],
-        asked: list[Asked | int],
-        doubtful: list[tuple[int, Refused, KeyPolicy]],
-        replies: list[Reply | None],
-    ) -> None:
+    def _prepare_admit(self, round_: Round, place: int, admit: Admit, who: Who | Refused) -> None:
         request_id = admit.request_id.encode()
         if not 0 < len(request_id) <= MAX_ID_BYTES or admit.max_tokens < 0:
-            replies[place] = Invalid("request_id is 1 to 64 bytes and max_tokens not negative")
+            round_.replies[place] = Invalid("request_id is 1 to 64 bytes and max_tokens not negative")
             return
-        who = await self._identify(admit.key_hashes)
         if isinstance(who, Refused):
-            replies[place] = who
+            round_.replies[place] = who
             return
-        now_s = self.now_s()
+        now_s = round_.now_s
         policy = who.policy
         way = refuse_key(policy, now_s) or policy.way(admit.provider, admit.model)
         if isinstance(way, Refused):
-            doubtful.append((place, way, policy))
+            round_.doubtful.append((place, way, policy))
             return
         if way.strict is not None:
             feature = has_no_bound(admit.features)
@@ -235,27 +252,34 @@ class Admission:
                     subject=feature,
                     owners=way.owners,
                 )
-                doubtful.append((place, refused, policy))
+                round_.doubtful.append((place, refused, policy))
                 return
-        running, amounts, bound_nusd = first_figures(admit, way, self._closings.learner, self._clock.monotonic_s())
+        running, amounts, bound_nusd = first_figures(admit, way, self._closings.learner, round_.monotonic_s)
         if not way.facts:
             way.facts = way_facts(way, self._simulated)
         facts = admit_facts(way.facts, admit, amounts[0], bound_nusd)
         plan = way.plan_at(now_s)
-        calls.append(admit_call(plan, self._ledger.run_id, request_id, facts, policy.changes, amounts))
-        asked.append(Asked(place, admit, who, way, plan, amounts, running, bound_nusd))
+        round_.calls.append(admit_call(plan, self._ledger.run_id, request_id, facts, policy.changes, amounts))
+        round_.asked.append(Asked(place, admit, who, way, plan, amounts, running, bound_nusd))
 
-    def _admit_reply(self, asked: Asked, result: Any, replies: list[Reply | None]) -> bool:
+    def _admit_reply(self, asked: Asked, result: Any, replies: list[Answered | None]) -> bool:
         """Translate the script's answer; True: ask again with fresh policy or windows."""
         place, admit, who, way, plan, amounts, running, bound_nusd = asked
         kind = result[0] if isinstance(result, list) else b""
         if kind == b"admitted" or kind == b"refused":
             who.policy.changes = result[3]
-        if kind == b"admitted" or kind == b"again":
+        if kind == b"admitted":
+            self._closings.started(admit.request_id, running)
+            answer = way.answer
+            if answer is None or answer.plan is not plan:
+                answer = way.answer = make_answer(way, plan, self._ttl_s)
+            would = result[2]
+            replies[place] = answer.fill(amounts, who.header, bound_nusd, plan.counters[would - 1].id if would else "")
+        elif kind == b"again":
             self._closings.started(admit.request_id, running)
             would = result[2]
             replies[place] = Admitted(
-                hold=hold_of(plan.counters, amounts) if kind == b"admitted" else read_hold(result[1]),
+                hold=read_hold(result[1]),
                 header=who.header,
                 price_book_id=way.book.id,
                 route=way.route,
@@ -286,13 +310,13 @@ class Admission:
             replies[place] = Unavailable("a counter would pass the largest amount")
         return False
 
-    async def _confirm(self, doubtful: list[tuple[int, Refused, KeyPolicy]], replies: list[Reply | None]) -> list[int]:
+    async def _confirm(self, round_: Round) -> list[int]:
         """A refusal decided from kept policy stands only if no version moved; else those places ask again."""
-        current = await self._policy.current(policy for _, _, policy in doubtful)
+        current = await self._policy.current(policy for _, _, policy in round_.doubtful)
         again = []
-        for place, refused, policy in doubtful:
+        for place, refused, policy in round_.doubtful:
             if policy.key.id in current:
-                replies[place] = refused
+                round_.replies[place] = refused
             else:
                 self._policy.forget(policy.key.id)
                 again.append(place)
@@ -300,24 +324,18 @@ class Admission:
 
     # ---- the rest
 
-    async def _authorize(
-        self,
-        place: int,
-        operation: Authorize,
-        doubtful: list[tuple[int, Refused, KeyPolicy]],
-        replies: list[Reply | None],
-    ) -> None:
-        who = await self._identify(operation.key_hashes)
+    async def _authorize(self, round_: Round, place: int, operation: Authorize) -> None:
+        who = self._known(operation.key_hashes) or await self._look_up(operation.key_hashes)
         if isinstance(who, Refused):
-            replies[place] = who
+            round_.replies[place] = who
             return
         if not await self._policy.current((who.policy,)):
             self._policy.forget(who.policy.key.id)
             who = await self._look_up(operation.key_hashes)
             if isinstance(who, Refused):
-                replies[place] = who
+                round_.replies[place] = who
                 return
-        replies[place] = authorized(operation, who.header, who.policy, self.now_s())
+        round_.replies[place] = authorized(operation, who.header, who.policy, round_.now_s)
 
     async def _balances(self, operation: Balances) -> Reply:
         values: list[Any] = []

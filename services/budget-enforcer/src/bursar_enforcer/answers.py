@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bursar_common.wire import Balance, HoldEntry, Owners, Refused, Reserved
-from bursar_enforcer.plan import Counter, Plan
+from bursar_common.wire import Balance, Owners, Refused, Reserved
+from bursar_enforcer.plan import Plan
 from bursar_enforcer.stored import counter_at, counter_of, counters_of
 
 RETRY_IN_MS = 50
@@ -46,11 +46,6 @@ def refusal(plan: Plan, reply: list[Any], amounts: tuple[int, ...], owners: Owne
     if code == b"reserved":
         return Reserved(counter.id, RETRY_IN_MS, refused)
     return refused
-
-
-def hold_of(counters: tuple[Counter, ...], amounts: tuple[int, ...]) -> tuple[HoldEntry, ...]:
-    """The hold as the script wrote it."""
-    return tuple([HoldEntry(c.id, amounts[c.expected_at], amounts[c.bound_at], c.strict) for c in counters])
 
 
 def balances_of(reply: list[Any], named: Sequence[str]) -> tuple[Balance, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bursar_common.governance import (
     Budget,
@@ -25,6 +25,9 @@ from bursar_common.scopes import OWNER_ORDER, OwnerKind, Unit
 from bursar_common.wire import Owners, Refused, Route
 from bursar_enforcer.plan import Limit, Plan, make_plan
 
+if TYPE_CHECKING:
+    from bursar_enforcer.admitted import Answer
+
 MAX_CHOICES = 256
 """Models remembered per key; names come from clients."""
 
@@ -33,6 +36,7 @@ class Way:
     """Where requests of one key for one model go, and what limits them. ``plan`` is renewed as windows roll."""
 
     __slots__ = (
+        "answer",
         "book",
         "config",
         "facts",
@@ -68,6 +72,8 @@ class Way:
         self.strict = next((limit for limit in limits if limit.mode == "S"), None)
         self.versions = versions
         self.plan: Plan | None = None
+        self.answer: Answer | None = None
+        """What its admissions are answered, made at first use and anew for each plan."""
         self.facts = b""
         """The part of the usage event that all requests of this way share, as JSON; made at first use."""
 

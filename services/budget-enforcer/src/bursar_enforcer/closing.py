@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import hiredis
 import msgspec
@@ -36,8 +36,6 @@ MAX_RUNNING = 20_000
 MAX_EVENT_BYTES = 64 * 1024
 """Largest event a renewal may carry: twenty tags of 200 characters and all other fields are below 20 kB."""
 
-Change: TypeAlias = Renew | Settle | Release
-
 _decode_usage = msgspec.json.Decoder(Usage).decode
 _NOTHING = Amounts()
 _OK = Ok()
@@ -60,34 +58,30 @@ class Closings:
         if len(self._running) > MAX_RUNNING:
             del self._running[next(iter(self._running))]
 
-    async def prepare(self, operation: Change) -> Call | Reply:
-        """The call, or the answer where there is nothing to call. Raises RedisUnavailable."""
+    def close(self, operation: Settle | Release) -> Call | Reply:
+        """The call, or the answer where there is nothing to call."""
+        counters = [entry.counter for entry in operation.hold]
         try:
-            check_counters([entry.counter for entry in operation.hold])
+            check_counters(counters)
             if type(operation) is Settle:
                 check_amounts(operation.amounts)
-                running = self._running.pop(operation.request_id, None)
-                self._learning.from_settlement(operation, running.requested_model if running is not None else "")
-                return close_call(
-                    operation.request_id,
-                    RANK_RECORDED,
-                    operation.amounts,
-                    [entry.counter for entry in operation.hold],
-                    ttl_s=UNCONSUMED_TTL_S,
-                )
-            if type(operation) is Release:
-                self._running.pop(operation.request_id, None)
-                counters = [entry.counter for entry in operation.hold]
-                return close_call(operation.request_id, RANK_RELEASED, _NOTHING, counters, ttl_s=RELEASED_TTL_S)
-            assert isinstance(operation, Renew)
-            return await self._renew(operation)
-        except ValueError as error:  # msgspec's errors are ValueErrors
+        except ValueError as error:
             return Invalid(str(error)[:200])
+        running = self._running.pop(operation.request_id, None)
+        if type(operation) is Settle:
+            self._learning.from_settlement(operation, running.requested_model if running is not None else "")
+            return close_call(operation.request_id, RANK_RECORDED, operation.amounts, counters, ttl_s=UNCONSUMED_TTL_S)
+        return close_call(operation.request_id, RANK_RELEASED, _NOTHING, counters, ttl_s=RELEASED_TTL_S)
 
-    async def _renew(self, operation: Renew) -> Call | Reply:
+    async def renew(self, operation: Renew) -> Call | Reply:
+        """As :meth:`close`. Raises RedisUnavailable."""
         if len(operation.event) > MAX_EVENT_BYTES:
             return Invalid(f"the event has {len(operation.event)} bytes, allowed are {MAX_EVENT_BYTES}")
-        event = _decode_usage(operation.event)
+        try:
+            check_counters([entry.counter for entry in operation.hold])
+            event = _decode_usage(operation.event)
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            return Invalid(str(error)[:200])
         running = self._running.get(operation.request_id)
         book = None
         if running is None and event.price_book_id:
@@ -100,7 +94,7 @@ class Closings:
             return Unavailable(f"Redis answered: {result}")
         kind = result[0]
         if kind == b"closed_now":
-            if type(operation) is not Settle:
+            if type(operation) is not Settle or operation.quiet:
                 return _OK
             return Ok(balances=balances_of(result, [entry.counter for entry in operation.hold]))
         if kind == b"kept":
