@@ -29,6 +29,7 @@ from bursar_enforcer.calls import RENEWALS_PER_TTL, state_call
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.policy import Policy
+from bursar_enforcer.rebuild import delete_projection
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 
@@ -189,8 +190,6 @@ class Continuity:
 
     async def _take_over(self, state: str) -> None:
         """A rebuild died. Finish its deletion, then treat it as any loss."""
-        from bursar_enforcer.rebuild import delete_projection
-
         log.warning("rebuild_abandoned", state=state)
         if state == "deleting":
             await delete_projection(self._ledger)
