@@ -110,7 +110,7 @@ def span_ms(ms: int | float | None) -> str:
         return f"{whole} ms"
     if whole < 59_950:
         return f"{Decimal(whole).scaleb(-3).quantize(Decimal('0.1'), ROUND_HALF_EVEN)} s"
-    seconds = whole // 1000
+    seconds = (whole + 500) // 1000
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"

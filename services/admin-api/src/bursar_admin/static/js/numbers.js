@@ -98,7 +98,7 @@ export function spanMs(ms) {
   const all = Math.round(ms);
   if (all < 1000) return `${all} ms`;
   if (all < 59950) return `${rounded(BigInt(all), 1000n, 1)} s`;
-  const seconds = Math.floor(all / 1000);
+  const seconds = Math.floor((all + 500) / 1000);
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
