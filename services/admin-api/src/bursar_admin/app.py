@@ -27,10 +27,12 @@ from bursar_admin.routes import (
     config,
     customers,
     health,
+    insights,
     logs,
     money,
     openapi,
     providers,
+    sessions,
     teams,
     usage_sums,
     users,
@@ -71,7 +73,7 @@ def route_table(desk: Desk) -> list[Route]:
     """Everything that is answered."""
     table = [
         route
-        for module in (customers, teams, users, virtual_keys, money, providers, config, usage_sums, logs, health)
+        for module in (customers, teams, users, virtual_keys, money, providers, config, usage_sums, logs, sessions, insights, health)
         for route in module.routes(desk)
     ]
     return [*table, openapi.route(table)]

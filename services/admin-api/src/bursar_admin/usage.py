@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from bursar_admin.analytics import Analytics
 from bursar_admin.projection import Projection
-from bursar_admin.queries import logs, sums
+from bursar_admin.queries import logs, sessions, sums
 from bursar_admin.queries.criteria import Criteria, criteria
-from bursar_admin.queries.dimensions import Dimension
+from bursar_admin.queries.dimensions import Dimension, dimension
 from bursar_admin.queries.filters import Filters
 from bursar_admin.queries.ranges import Hours, Plan, Span, hours_of, hours_query, plan_of, whole_hours
 from bursar_admin.queries.sums import Question
@@ -108,6 +108,23 @@ class UsageStore:
         if not summed:
             return Question(wanted, Plan(None, (), (span,), hours.corrected))
         return Question(wanted, plan_of(span, hours))
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    async def sessions(
+        self, wanted: Criteria, span: Span, sort_by: str, *, descending: bool, count: int, offset: int
+    ) -> tuple[list[Row], int]:
+        """(summaries in order, how many sessions there are)."""
+        question = await self.question(wanted, span, dimension("session"))
+        ranked = await self.analytics.rows(
+            *sessions.ranked(question, sort_by, descending=descending, count=count, offset=offset)
+        )
+        if not ranked:
+            return [], 0
+        ids = [row["session"] for row in ranked]
+        rows = await self.analytics.rows(*sessions.summaries(wanted, span, ids, corrected=question.plan.corrected))
+        by_id = {row["session"]: row for row in rows}
+        return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
 
     def name_of(self, dimension: str, value: str, label: str = "") -> str:
         """The name to show for a value: today's, else the one on record, else the value itself."""

@@ -50,10 +50,11 @@ class Question:
     plan: Plan
 
 
-def relation(question: Question, columns: Sequence[str], measures: Sequence[str]) -> Sql:
+def relation(question: Question, columns: Sequence[str], measures: Sequence[str], also: Sequence[str] = ()) -> Sql:
     """``at`` (the hour, or the moment of a request), the columns (given as ``expression AS name`` or a name) and the
-    measures."""
+    measures; ``also`` are further conditions."""
     conditions, parameters = question.criteria.sql("f_")
+    conditions += also
     parts: list[str] = []
     plan = question.plan
     if plan.summed is not None:

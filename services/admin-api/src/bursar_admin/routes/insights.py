@@ -1,0 +1,41 @@
+"""``/api/insights``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from bursar_admin.desk import Desk
+from bursar_admin.errors import bad_field
+from bursar_admin.insights import Insights
+from bursar_admin.queries.ranges import DAY_MS, span_of
+from bursar_admin.requests import json_answer
+from bursar_admin.routes import Route
+from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked
+from bursar_admin.routes.usage_sums import times
+from bursar_admin.usage_answers import InsightsAnswer
+
+PATH: Final = "/api/insights"
+MAX_DAYS: Final = 93
+"""Requests are read one by one for some insights: a quarter at most."""
+
+
+def routes(desk: Desk) -> list[Route]:
+    insights = Insights(desk.usage, desk.books)
+
+    async def get(request: web.Request) -> web.Response:
+        filters, _ = asked(request, (TIMEZONE,))
+        span = span_of(filters, desk.clock.now_ms())
+        if span.to_ms - span.from_ms > MAX_DAYS * DAY_MS:
+            raise bad_field("from", "is too long before to", None, f"at most {MAX_DAYS} days")
+        found = await insights.all(desk.usage.criteria(filters), span)
+        return json_answer({"insights": found, **times(span, span.before)})
+
+    return [
+        Route(
+            "GET", PATH, get, "get_insights",
+            "What could cost less, what costs most, what grows, what is refused: each with its rule, its numbers and "
+            "rows. Default range: 7 days.", InsightsAnswer, query=(*FILTERS, TIMEZONE), asks_analytics=True,
+        )
+    ]  # fmt: skip
