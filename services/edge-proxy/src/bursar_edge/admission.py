@@ -120,7 +120,11 @@ class Enforcer:
         line = self._lines.of(key)
         if line is not None:  # others of this key wait already: first come, first served
             return await self._lines.wait(line, key, lambda: self._decide(ask))
-        reply = await self._decide(ask)
+        reply = await self.ask(encode(ask), time.monotonic() + self._tries_s)
+        if isinstance(reply, Admitted):
+            return reply
+        if not isinstance(reply, Refused | Reserved):  # it could not decide: once more, with patience
+            reply = await self._decide(ask)
         if isinstance(reply, Reserved):
             return await self._lines.wait(reply.counter, key, lambda: self._decide(ask), reply)
         return reply

@@ -249,7 +249,7 @@ class Exchange:
             log.warning(reason, provider=facts.provider, why=str(problem), request_id=facts.request_id)
             self._refuse(Refused(reason, subject=facts.provider))
             return self._left
-        facts.head = msgspec.structs.replace(facts.head, body=b"")
+        facts.head.body = b""
         self._lease.release()
         return await self._relay(reply)
 

@@ -32,11 +32,11 @@ class BadHead(Exception):
         self.problem = problem
 
 
-class RequestHead(msgspec.Struct, frozen=True):
+class RequestHead(msgspec.Struct):
     """The deciding fields, and the body to forward."""
 
     body: bytes
-    """As it came, or without the model's ``provider/`` prefix."""
+    """As it came, or without the model's ``provider/`` prefix; empty once it was sent."""
     model: str
     """Without the prefix."""
     provider: str

@@ -1,6 +1,7 @@
 """The parts of a request's body that bear on its cost, as types for one decoding pass, and what they add up to.
 
-Pure. Text stays undecoded; only shapes, sizes and names are looked at.
+Pure. Text stays undecoded; only shapes, sizes and names are looked at. The parts are trees and live shortly:
+``gc=False`` spares the cycle collector their hundreds.
 """
 
 from __future__ import annotations
@@ -54,39 +55,39 @@ class Speed(Decider):
     field = "speed"
 
 
-class CacheControl(msgspec.Struct):
+class CacheControl(msgspec.Struct, gc=False):
     ttl: str | None = None
 
 
-class Source(msgspec.Struct):
+class Source(msgspec.Struct, gc=False):
     type: str = ""
     data: msgspec.Raw = EMPTY
     content: list[Block] | str | None = None
 
 
-class Block(msgspec.Struct):
+class Block(msgspec.Struct, gc=False):
     type: str = ""
     source: Source | str | None = None
     cache_control: CacheControl | None = None
     content: list[Block] | Block | str | None = None
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     content: list[Block] | str | None = None
 
 
-class Tool(msgspec.Struct):
+class Tool(msgspec.Struct, gc=False):
     name: str = ""
     type: str | None = None
     max_uses: int | None = None
     cache_control: CacheControl | None = None
 
 
-class Edit(msgspec.Struct):
+class Edit(msgspec.Struct, gc=False):
     type: str = ""
 
 
-class ContextManagement(msgspec.Struct):
+class ContextManagement(msgspec.Struct, gc=False):
     edits: list[Edit] | None = None
 
 
@@ -131,7 +132,10 @@ class _Tally:
         if not isinstance(blocks, list) or depth > MAX_DEPTH:
             return
         for block in blocks:
-            self.block(block, depth)
+            if block.source is not None or block.content is not None or block.type != "text":
+                self.block(block, depth)
+            elif block.cache_control is not None and block.cache_control.ttl == "1h":
+                self.cache_1h = True
 
     def block(self, block: Block, depth: int) -> None:
         control = block.cache_control
