@@ -22,6 +22,7 @@ FUNCTIONS = {
     "spanMs": numbers.span_ms,
     "shortId": numbers.short_id,
     "category": numbers.category,
+    "colours": numbers.colours,
     "ago": lambda moments: numbers.ago(*moments),
 }
 WHOLE = frozenset({"money", "exactMoney", "bigMoney", "axisMoney", "count", "exactCount"})

@@ -256,7 +256,7 @@ def environment(assets: Assets) -> Environment:
         words=numbers.words,
         plain_number=numbers.plain_number,
     )
-    env.globals.update(change=numbers.change, percent=numbers.percent)
+    env.globals.update(change=numbers.change, percent=numbers.percent, colours=numbers.colours)
     return env
 
 

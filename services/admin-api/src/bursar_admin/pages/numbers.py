@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from bursar_common.clock import rfc3339
@@ -159,3 +160,18 @@ def category(name: str) -> int:
     for byte in name.encode():
         digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
     return digest % CATEGORIES
+
+
+def colours(names: Sequence[str]) -> list[int]:
+    """A colour for each of some owners beside each other: its own, or the next free one where two would look alike."""
+    taken: set[int] = set()
+    found = []
+    for name in names:
+        index = category(name)
+        for _ in range(CATEGORIES):
+            if index not in taken:
+                break
+            index = (index + 1) % CATEGORIES
+        taken.add(index)
+        found.append(index)
+    return found

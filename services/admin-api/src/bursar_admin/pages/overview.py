@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
@@ -39,10 +41,10 @@ class Figure:
     word: str
     span: Span
     now_nusd: int
-    before_nusd: int
+    before_nusd: int | None
+    """None: not compared."""
     values: list[int]
     """Of equal steps, for the line."""
-    requests: int
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,39 @@ class Allowed:
 
 
 async def figures(view: View) -> list[Figure]:
+    """The three figures from one course by hour, which all of them are parts of."""
     spans = [span_of({"range": name}, view.now_s, view.timezone) for name, _ in FIGURES]
+    first, last = min(span.start_s for span in spans), max(span.end_s for span in spans)
 
-    async def one(word: str, span: Span) -> Figure:
-        asked = {**view.filters, "from": span.start_s, "to": span.end_s, "timezone": view.timezone}
-        before = {"previous_from": span.before_start_s, "previous_to": span.before_end_s, "latency": "false"}
-        sums, course = await asyncio.gather(
-            view.api.get("/api/logs/stats", {**asked, **before}),
-            view.api.get("/api/logs/histogram", {**asked, "interval": span.bucket}),
-        )
+    async def spent(start_s: int, end_s: int, interval: str) -> list[tuple[int, int]]:
+        asked = {"from": start_s, "to": end_s, "interval": interval, "timezone": view.timezone}
+        course = await view.api.get("/api/logs/histogram", {**view.filters, **asked})
         values = course["series"][0]["values"] if course["series"] else []
-        stats, previous = sums["stats"], sums["previous"]
-        return Figure(word, span, stats["cost_nusd"], previous["cost_nusd"], values, stats["requests"])
+        return [(bucket["start_s"], value) for bucket, value in zip(course["buckets"], values, strict=False)]
 
-    return list(await asyncio.gather(*(one(word, span) for (_, word), span in zip(FIGURES, spans, strict=True))))
+    compared = spans if view.compare else []
+    hours, *before = await asyncio.gather(
+        spent(first, last, "hour"), *(spent(span.before_start_s, span.before_end_s, "day") for span in compared)
+    )
+    sums: list[int | None] = [sum(value for _, value in course) for course in before]
+    sums = sums or [None] * len(spans)
+    return [
+        _figure(word, span, [each for each in hours if each[0] >= span.start_s], earlier)
+        for (_, word), span, earlier in zip(FIGURES, spans, sums, strict=True)
+    ]
+
+
+def _figure(word: str, span: Span, hours: list[tuple[int, int]], before_nusd: int | None) -> Figure:
+    values = [value for _, value in hours]
+    total = sum(values)
+    if span.bucket == "day":
+        zone = ZoneInfo(span.timezone)
+        days: dict[date, int] = {}
+        for start_s, value in hours:
+            day = datetime.fromtimestamp(start_s, zone).date()
+            days[day] = days.get(day, 0) + value
+        values = list(days.values())
+    return Figure(word, span, total, before_nusd, values)
 
 
 async def allowed(view: View) -> Allowed | None:
@@ -154,17 +175,9 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
 
     async def moved(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        people, keys = await asyncio.gather(
-            *(
-                view.api.get("/api/logs/rankings", {**_compared(view), "by": by, "limit": MOVERS_OF})
-                for by in ("user", "key")
-            )
-        )
-        named = [row for row in people["rankings"] if row["id"]]
-        by = "user" if len(named) > 1 else "key"
-        return frame.fragment(
-            view, "parts/overview_movers.html", by=by, rows=movers(named if by == "user" else keys["rankings"])
-        )
+        by = "user" if view.desk.projection.users else "key"
+        answer = await view.api.get("/api/logs/rankings", {**_compared(view), "by": by, "limit": MOVERS_OF})
+        return frame.fragment(view, "parts/overview_movers.html", by=by, rows=movers(answer["rankings"]))
 
     async def refused(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bursar_admin.desk import Desk
-from bursar_admin.pages import budgets, finding, logs, overview, signing_in
+from bursar_admin.pages import budgets, finding, insights, logs, overview, sessions, signing_in
 from bursar_admin.pages.assets import PREFIX
 from bursar_admin.pages.frame import Frame
 from bursar_admin.routes import Route
 
-MODULES = (overview, logs, budgets, finding, signing_in)
+MODULES = (overview, logs, sessions, insights, budgets, finding, signing_in)
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:

@@ -1,23 +1,11 @@
 // Charts from the REST API: stacked bars of money over time, with a table of the same data one key away.
-import { axisMoney, category, count, exactMoney, money, exactCount, spanMs } from "./numbers.js";
+import { axisMoney, colours, count, exactMoney, money, exactCount, spanMs } from "./numbers.js";
 
-const CATEGORIES = 8;
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const charts = new Map();
 
 function token(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
-/** A colour for each series: its owner's own, or the next free one where two would look alike. */
-export function colours(names) {
-  const taken = new Set();
-  return names.map((name) => {
-    let index = category(name);
-    for (let tries = 0; taken.has(index) && tries < CATEGORIES; tries += 1) index = (index + 1) % CATEGORIES;
-    taken.add(index);
-    return index;
-  });
 }
 
 const WRITERS = {

@@ -124,3 +124,16 @@ export function category(name) {
   for (const byte of new TextEncoder().encode(name)) digest = Math.imul(digest ^ byte, 16777619) >>> 0;
   return digest % 8;
 }
+
+const CATEGORIES = 8;
+
+/** A colour for each of some owners beside each other: its own, or the next free one where two would look alike. */
+export function colours(names) {
+  const taken = new Set();
+  return names.map((name) => {
+    let index = category(name);
+    for (let tries = 0; taken.has(index) && tries < CATEGORIES; tries += 1) index = (index + 1) % CATEGORIES;
+    taken.add(index);
+    return index;
+  });
+}
