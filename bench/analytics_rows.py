@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - SQL reads better unbroken
 """Usage rows by the million, made inside the engine: sessions of agents of keys of teams, as a company's traffic looks.
 
 Row ``n`` belongs to session ``n / ROWS_PER_SESSION``; a session belongs to one key and lasts some two hours. Everything

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bursar_common.wire import Amounts, HoldEntry
-from bursar_enforcer.answers import balances_of, hold_of
+from bursar_enforcer.answers import balances_of
 from bursar_enforcer.calls import close_call, renew_call, state_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.plan import Limit, admit_call, make_plan
@@ -56,7 +56,7 @@ async def test_chains_of_any_length(redis_server: RedisServer, count: int) -> No
         await ledger.run([state_call("open", ledger.run_id)])
         (admitted,) = await ledger.run([admit_call(plan, ledger.run_id, b"r", b"{}", b"0", amounts)])
         assert admitted[0] == b"admitted", admitted
-        hold = hold_of(plan.counters, amounts)
+        hold = tuple(HoldEntry(c.id, amounts[c.expected_at], amounts[c.bound_at], c.strict) for c in plan.counters)
         (renewed,) = await ledger.run([renew_call("r", hold, b"{}")])
         assert read_hold(renewed[1]) == hold
         large = [msgspec.structs.replace(entry, bound=2**60) for entry in hold]

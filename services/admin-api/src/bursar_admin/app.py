@@ -73,7 +73,20 @@ def route_table(desk: Desk) -> list[Route]:
     """Everything that is answered."""
     table = [
         route
-        for module in (customers, teams, users, virtual_keys, money, providers, config, usage_sums, logs, sessions, insights, health)
+        for module in (
+            customers,
+            teams,
+            users,
+            virtual_keys,
+            money,
+            providers,
+            config,
+            usage_sums,
+            logs,
+            sessions,
+            insights,
+            health,
+        )
         for route in module.routes(desk)
     ]
     return [*table, openapi.route(table)]

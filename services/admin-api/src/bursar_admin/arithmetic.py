@@ -100,7 +100,7 @@ def _none(note: str) -> dict[str, Any]:
 
 
 def saved_by_cache(book: PriceBook | None, model: str, at_ms: int, tokens: Mapping[str, int]) -> int | None:
-    """Nano-dollars at list prices: what cache reads would have cost as input, less what they cost, less what writing the
+    """Nano-dollars at list prices: what cache reads had cost as input, less what they cost, less what writing the
     cache cost above input. The model's standard rates (no long-prompt tier); None: no price is known."""
     found = book.find(model) if book is not None else None
     if book is None or found is None:

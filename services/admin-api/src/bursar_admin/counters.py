@@ -9,7 +9,7 @@ from bursar_admin.projection import Projection
 from bursar_admin.quota import usd
 from bursar_common.clock import rfc3339
 from bursar_common.governance import Budget, RateLimit
-from bursar_common.scopes import parse_counter_id
+from bursar_common.scopes import Counter, parse_counter_id
 
 _COLUMNS: Final = {"n": "charged_n", "t": "charged_t", "T": "charged_tokens", "r": "charged_r"}
 _UNITS: Final = {
@@ -26,7 +26,7 @@ def _limits(projection: Projection) -> Iterator[tuple[str, str, Any, tuple[Budge
         ("team", projection.teams),
         ("customer", projection.customers),
     ):
-        for document in documents.values():  # type: ignore[attr-defined]
+        for document in documents.values():
             yield kind, document.name, document, document.budgets, document.rate_limit
             for config in getattr(document, "provider_configs", None) or ():
                 yield (
@@ -40,7 +40,7 @@ def _limits(projection: Projection) -> Iterator[tuple[str, str, Any, tuple[Budge
 
 def charges_of(projection: Projection, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One entry a counter, in the order of the event; owners that are gone have ``owner`` null."""
-    counters = []
+    counters: list[tuple[str, Counter | None]] = []
     for text in row["charged_to"]:
         try:
             counters.append((text, parse_counter_id(text)))

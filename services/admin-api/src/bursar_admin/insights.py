@@ -1,4 +1,4 @@
-"""Insights: each a rule in words, the numbers it gives, and the rows they come from. None is a guess: what a rule cannot
+"""Insights: each a rule in words, the numbers it gives and the rows they come from. None is a guess: what a rule cannot
 see, it says."""
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def facts(turns: Sequence[Turn], rates: Rates) -> list[dict[str, Any]]:
                   hour_cache_saves_nusd=hour.net_nusd)
         )  # fmt: skip
     subagents = sum(turn["list_cost_nusd"] for turn in turns if turn["agent_id"])
-    if 0 < subagents:
+    if subagents > 0:
         count = len({turn["agent_id"] for turn in turns if turn["agent_id"]})
         text = f"{_share(subagents, total)} of the cost is {count} sub-agent{'s' if count > 1 else ''}."
         found.append(_fact("subagents", text, subagents, total, agents=count))

@@ -19,7 +19,8 @@ from bursar_admin.usage_json import money, sums_json
 from bursar_common.clock import rfc3339
 
 SAVINGS_RULE: Final = (
-    "Cache reads at the price of input, less what they cost, less what writing the cache cost above the price of input; "
+    "Cache reads at the price of input, less what they cost, "
+    "less what writing the cache cost above the price of input; "
     "at list prices of each model's standard rates, by the price book each request names."
 )
 HIT_RATE_RULE: Final = "Tokens read from the cache, of all tokens of prompts (input, cache reads, cache writes)."

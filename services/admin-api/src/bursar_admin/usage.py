@@ -1,4 +1,4 @@
-"""What was used, asked of ClickHouse: pages of requests, sums, rankings. Builders make the SQL, this puts answers together."""
+"""What was used, asked of ClickHouse: pages of requests, sums, rankings. Builders make the SQL, this the answers."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Criteria:
     # -- SQL -----------------------------------------------------------------------------------------------------
 
     def sql(self, prefix: str = "") -> tuple[list[str], dict[str, Any]]:
-        """Conditions (to be joined by AND), and their parameters, named with ``prefix``. The range is not among them."""
+        """Conditions (to be joined by AND) and their parameters, named with ``prefix``. The range is not among them."""
         conditions: list[str] = []
         parameters: dict[str, Any] = {}
 
@@ -99,10 +99,10 @@ class Criteria:
                 named = bind(f"{name}_name", [value for value in values if value], "Array(String)")
                 alternatives.append(f"{columns[1]} IN {named}")
             conditions.append(_any(alternatives))
-        for number, (name, values) in enumerate(self._tags().items()):
+        for number, (name, wanted) in enumerate(self._tags().items()):
             column = f"tags[{bind(f'tag{number}', name, 'String')}]"
-            conditions.append(f"{column} IN {bind(f'tag{number}_values', values, 'Array(String)')}")
-            if all(values):
+            conditions.append(f"{column} IN {bind(f'tag{number}_values', wanted, 'Array(String)')}")
+            if all(wanted):
                 # What the index knows; the condition above is what counts.
                 conditions.append(f"hasAny(mapValues(tags), {{{prefix}tag{number}_values:Array(String)}})")
         for what, expression, _ in BOUNDED:
@@ -136,8 +136,8 @@ class Criteria:
                 or (len(columns) > 1 and getattr(usage, columns[1]) in [value for value in values if value])
             ):
                 return False
-        for name, values in self._tags().items():
-            if usage.tags.get(name, "") not in values:
+        for name, wanted in self._tags().items():
+            if usage.tags.get(name, "") not in wanted:
                 return False
         for what, _, read in BOUNDED:
             least, most = getattr(self.filters, f"min_{what}"), getattr(self.filters, f"max_{what}")

@@ -10,7 +10,7 @@ from bursar_admin.errors import bad_field
 from bursar_admin.queries.criteria import MATCHED, SUMMED_BY_HOUR
 
 _TAG: Final = re.compile(r"tag:([!-~]{1,128})")
-NAMES: Final = tuple(MATCHED) + ("client_version",)
+NAMES: Final = (*MATCHED, "client_version")
 """Dimensions with columns of their own; ``tag:<name>`` is any other tag's value."""
 LATENCY_COLUMNS: Final = frozenset(
     {"customer", "customer_id", "team", "team_id", "provider", "model", "outcome", "billing"}

@@ -1,4 +1,4 @@
-"""The filters that logs, statistics, sessions and the live stream share: read strictly, the same names everywhere. Pure.
+"""The filters that logs, statistics, sessions and the live stream share: read strictly, one set of names. Pure.
 
 A parameter may be repeated: any of its values matches (tags: every name given must match one of its values). An empty
 value means "none": ``team=`` are requests of no team.

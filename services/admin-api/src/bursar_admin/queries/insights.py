@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.ranges import Plan, Span
 from bursar_admin.queries.sums import COUNTS, Question, Sql, relation
-from bursar_admin.queries.criteria import Criteria
 
 SHORT_ANSWER_TOKENS: Final = 500
 """Output tokens below which an answer counts as short, thinking included."""
@@ -58,7 +58,8 @@ def by_user(question: Question) -> Sql:
     inner, parameters = relation(question, ["user_id"], ("requests", "list_cost_nusd"))
     return (
         "SELECT s.user_id AS of_user, sum(s.requests) AS sum_requests, sum(s.list_cost_nusd) AS sum_list_cost_nusd\n"
-        f"FROM\n(\n{inner}\n) AS s\nWHERE s.user_id != '' GROUP BY s.user_id ORDER BY sum_list_cost_nusd DESC LIMIT 50000",
+        f"FROM\n(\n{inner}\n) AS s\nWHERE s.user_id != '' GROUP BY s.user_id"
+        " ORDER BY sum_list_cost_nusd DESC LIMIT 50000",
         parameters,
     )
 

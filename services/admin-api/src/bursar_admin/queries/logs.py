@@ -92,7 +92,8 @@ def rows_at(
         "ids": [place["request_id"] for place in places],
     }
     found = (
-        "toDate(started_at) IN (SELECT toDate(arrayJoin({days:Array(String)}))) AND virtual_key_id IN {keys:Array(String)}"
+        "toDate(started_at) IN (SELECT toDate(arrayJoin({days:Array(String)})))"
+        " AND virtual_key_id IN {keys:Array(String)}"
         " AND request_id IN {ids:Array(String)}"
     )
     return _rows(found, conditions, f"{SORTS[sort_by]} AS sort_value", everything), parameters

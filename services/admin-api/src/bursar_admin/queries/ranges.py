@@ -43,7 +43,8 @@ class Span:
         return (
             f"{column} >= fromUnixTimestamp64Milli({{{name}_from:Int64}}, 'UTC')"
             f" AND {column} < fromUnixTimestamp64Milli({{{name}_to:Int64}}, 'UTC')"
-            f" AND toDate({column}) >= toDate({{{name}_first:String}}) AND toDate({column}) <= toDate({{{name}_last:String}})",
+            f" AND toDate({column}) >= toDate({{{name}_first:String}})"
+            f" AND toDate({column}) <= toDate({{{name}_last:String}})",
             {
                 f"{name}_from": self.from_ms,
                 f"{name}_to": self.to_ms,
@@ -96,7 +97,8 @@ HOURS_QUERY: Final = """SELECT
 FROM
 (
     SELECT hour, max(touched_at) AS touched_at FROM bursar.usage_hours_touched
-    WHERE hour = toDateTime(0, 'UTC') OR hour BETWEEN toDateTime({from_s:UInt32}, 'UTC') AND toDateTime({to_s:UInt32}, 'UTC')
+    WHERE hour = toDateTime(0, 'UTC')
+        OR hour BETWEEN toDateTime({from_s:UInt32}, 'UTC') AND toDateTime({to_s:UInt32}, 'UTC')
     GROUP BY hour
 ) AS t
 LEFT JOIN

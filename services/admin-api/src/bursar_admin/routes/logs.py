@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import csv
 import io
 from collections.abc import AsyncIterator
@@ -158,7 +159,9 @@ class Logs:
         offset: int,
     ) -> web.StreamResponse:
         pages = self._pages(wanted, span, sort_by, descending, after, limit, offset)
-        first = await anext(pages, [])  # before the head: what goes wrong at once is answered as ever
+        first: builtins.list[dict[str, Any]] = await anext(
+            pages, []
+        )  # before the head: what goes wrong at once is answered as ever
         response = web.StreamResponse(
             headers={"Content-Disposition": 'attachment; filename="bursar-logs.csv"', "Cache-Control": "no-store"}
         )
