@@ -6,13 +6,15 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,31 @@ READY_WAIT_S = 60.0
 """Bound for anything to become ready: a cold import of pandas and Faust on a busy two-core machine takes 15 s."""
 
 
+_FIRST_PORT, _LAST_PORT = 10_240, 32_767
+"""Below what the system gives to outgoing connections (Linux: from 32768), so that none of them takes a port between
+its being chosen and the server's listening on it, seconds later for a JVM."""
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports of this process's own, each once a round: workers of one run (pytest-xdist) never share any."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(_FIRST_PORT + number, _LAST_PORT + 1, workers)
+    start = random.randrange(len(own))  # other runs on this machine start elsewhere
+    return itertools.cycle([*own[start:], *own[:start]])
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on now, and that was not given out before."""
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: what lingers is no obstacle
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:

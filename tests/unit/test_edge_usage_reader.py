@@ -207,7 +207,7 @@ def test_json_answer():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"usage":7}', b'{"usage":{"input_tokens":1}}', gzip.compress(b"{}")]
+    "body", [b"", b"[]", b"{}", b'{"usage":7}', b'{"usage":{"input_tokens":1}}', gzip.compress(b"{}", mtime=0)]
 )
 def test_json_without_usage_is_not_finished(body):
     reader = JsonReader()

@@ -44,7 +44,14 @@ def test_minted_ids_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "017F22E2-79B0-7CC3-98C4-DC0C0C07398F", "017f22e279b07cc398c4dc0c0c07398f", uuid7() + "\n"]
+    "text",
+    [
+        "",
+        "x",
+        "017F22E2-79B0-7CC3-98C4-DC0C0C07398F",
+        "017f22e279b07cc398c4dc0c0c07398f",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398f\n",
+    ],
 )
 def test_other_texts_are_no_ids(text: str) -> None:
     assert not is_uuid(text)
