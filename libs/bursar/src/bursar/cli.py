@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bursar import cli_client
+from bursar import cli_client, cli_money
 
 PORT = click.IntRange(0, 65535)
 
@@ -152,6 +152,8 @@ for _command in (
     cli_client.keys,
     cli_client.quota,
     cli_client.statusline,
+    cli_money.usage,
+    cli_money.import_logs,
 ):
     main.add_command(_command)
 

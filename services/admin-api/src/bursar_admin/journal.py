@@ -119,6 +119,16 @@ class Journal:
         in_force = await self._enforcer.wait_past(offset, APPLIED_TIMEOUT_S)
         return Outcome(decision.entity_id, event_id, in_force)
 
+    async def append_usage(self, records: Sequence[NewRecord]) -> None:
+        """Append usage events that did not come through the gateway (imports). Durable when this returns.
+
+        Raises Refusal (503): they may or may not be recorded; whoever sends them again sends the same ids."""
+        try:
+            async with asyncio.timeout(APPEND_TIMEOUT_S):
+                await self._log.append(records)
+        except (LogUnavailable, TimeoutError):
+            raise unavailable("The event log did not confirm in time; sending the same again is safe.") from None
+
     async def begin(self, events: Sequence[GovernanceData]) -> None:
         """Append an installation's first events; those another replica was faster with are rejected by the log."""
         for data in events:

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from bursar_admin.answers import QuotaAnswer, QuotaUsageAnswer
 from bursar_admin.desk import Desk
-from bursar_admin.errors import Refusal, bad_field, unauthorized
+from bursar_admin.errors import bad_field
+from bursar_admin.key_access import asking_key
 from bursar_admin.projection import Projection
 from bursar_admin.queries.quota import usage_since
 from bursar_admin.quota import budgets_of, rate_limits_of, usd
@@ -22,7 +23,6 @@ from bursar_admin.routes import Parameter, Route
 from bursar_admin.writes import zone_of
 from bursar_common.clock import rfc3339
 from bursar_common.governance import VirtualKey
-from bursar_common.keys import key_hmac, sha256_hex
 
 PATH = "/api/governance/virtual-keys/quota"
 MAX_DAYS_BACK = 400
@@ -52,7 +52,7 @@ class Quota:
     async def get(self, request: web.Request) -> web.Response:
         desk = self.desk
         now_s = desk.now_s()
-        key = self._key(request, now_s)
+        key = asking_key(desk, request)
         query = check_query(request, QUERY)
         projection = desk.projection
         since_s = _since(query.get("since"), now_s, zone_of(projection, key))
@@ -72,28 +72,6 @@ class Quota:
             "usage": await self._usage(key, since_s, run),
         }
         return json_answer(answer)
-
-    def _key(self, request: web.Request, now_s: int) -> VirtualKey:
-        """The key that asks. Every value we do not know is answered alike, whatever it looks like. Raises Refusal."""
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        presented = {
-            request.headers.get("x-bf-vk", ""),
-            request.headers.get("x-api-key", ""),
-            bearer.strip() if scheme.lower() == "bearer" else "",
-        } - {""}
-        found = {self.desk.projection.with_hmac(key_hmac(self.desk.key_secret, sha256_hex(v))) for v in presented}
-        found.discard(None)
-        key = self.desk.projection.virtual_keys.get(found.pop() or "") if len(found) == 1 else None
-        if key is None:
-            raise unauthorized(
-                "No virtual key that is known here came with this request: send yours as Authorization: Bearer, or "
-                "x-api-key."
-            )
-        if not key.is_active:
-            raise Refusal(403, "permission_error", "This virtual key is not active.")
-        if key.expires_at_s is not None and key.expires_at_s <= now_s:
-            raise Refusal(403, "permission_error", f"This virtual key expired at {rfc3339(key.expires_at_s * 1000)}.")
-        return key
 
     async def _usage(self, key: VirtualKey, since_s: int, run: str) -> QuotaUsageAnswer | None:
         rows = await self.desk.spending.rows(*usage_since(key.id, since_s * 1000, run))
