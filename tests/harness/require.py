@@ -21,8 +21,8 @@ REDIS_VERSION = 7
 
 
 def require(what: str) -> Path:
-    """The path of ``java``, ``kafka`` (folder of jars), ``node``, ``claude``, ``redis7`` or ``valkey``; skips the test
-    where it is missing (fails when the environment has ``CI=true``)."""
+    """The path of ``java``, ``kafka`` (folder of jars), ``node``, ``claude``, ``chromium``, ``redis7`` or ``valkey``; skips
+    the test where it is missing (fails when the environment has ``CI=true``)."""
     if what == "java":
         return _program("java", ["-version"], JAVA_VERSION, "install a Java runtime of 17 or newer (openjdk)")
     if what == "kafka":
@@ -37,6 +37,11 @@ def require(what: str) -> Path:
         if not CLAUDE.exists():
             _missing("the Claude Code CLI", "run `make claude` (needs npm)")
         return CLAUDE
+    if what == "chromium":
+        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if found is None:
+            _missing("Chromium", "install it (Debian: chromium fonts-dejavu-core)")
+        return Path(found)
     if what == "redis7":
         return _program("redis-server", ["--version"], REDIS_VERSION, "install redis-server 7 or newer")
     if what == "valkey":

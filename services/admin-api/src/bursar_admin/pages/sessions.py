@@ -12,6 +12,7 @@ from aiohttp import web
 from bursar_admin.desk import Desk
 from bursar_admin.pages.frame import Frame
 from bursar_admin.pages.logs import Column, chips, filters
+from bursar_admin.pages.numbers import colours
 from bursar_admin.routes import Route
 
 ROWS = 50
@@ -125,6 +126,7 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
             branches=branches(session["agents"]),
             lines=time_line(session["turns"]),
             heights=list(heights(session["turns"])),
+            palette=dict(zip(session["models"], colours(session["models"]), strict=True)),
         )
 
     return [

@@ -5,6 +5,7 @@ let source = null;
 let timer = null;
 
 function state(name) {
+  live.hidden = false;
   live.dataset.live = name;
   live.lastElementChild.textContent = name === "on" ? "Live" : "Offline";
 }

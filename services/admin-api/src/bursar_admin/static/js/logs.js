@@ -34,7 +34,7 @@ function reading() {
 // -- live ----------------------------------------------------------------------------------------------------------
 
 function state(name) {
-  if (!live) return;
+  live.hidden = !box.dataset.stream;
   live.dataset.live = name;
   live.lastElementChild.textContent = { on: "Live", paused: "Paused", off: "Offline" }[name];
 }
