@@ -36,9 +36,9 @@ class Learning:
         """Events that other enforcers' edges wrote. Old ones (a replay) teach nothing about caches of now."""
         if usage.outcome != "completed" or usage.estimated or usage.output_tokens is None:
             return
-        ended_at_ms = usage.ended_at_ms or usage.started_at_ms
-        age_s = (self._clock.now_ms() - ended_at_ms) / 1000
-        if self._first(usage.request_id):
+        if self._first(usage.request_id):  # else its settlement taught the same, as nearly always
+            ended_at_ms = usage.ended_at_ms or usage.started_at_ms
+            age_s = (self._clock.now_ms() - ended_at_ms) / 1000
             self.learner.observe(
                 key=usage.virtual_key_id,
                 model=usage.requested_model or usage.model,
