@@ -6,6 +6,10 @@ PACKAGES := libs/common services/edge-proxy services/budget-enforcer services/us
 EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
 MANIFESTS := $(foreach package,$(PACKAGES),$(package)/pyproject.toml)
 
+# Most of the tests' time is waiting for engines, so two files run at once; in the order found, which begins with the
+# longest. `make test TEST_WORKERS=` runs one after the other.
+TEST_WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -53,7 +57,7 @@ lint: .venv/installed-dev ## Style, types, import rules
 
 .PHONY: test
 test: .venv/installed-dev kafka claude lint ## Everything: lint, types, import rules, unit, integration, e2e and fault tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: .venv/installed-dev ## Only the unit tests (seconds)

@@ -21,8 +21,8 @@ REDIS_VERSION = 7
 
 
 def require(what: str) -> Path:
-    """The path of ``java``, ``kafka`` (folder of jars), ``node``, ``claude``, ``chromium``, ``redis7`` or ``valkey``; skips
-    the test where it is missing (fails when the environment has ``CI=true``)."""
+    """The path of ``java``, ``kafka`` (folder of jars), ``node``, ``claude``, ``chromium``, ``redis7`` or ``valkey``;
+    skips the test where it is missing (fails when the environment has ``CI=true``)."""
     if what == "java":
         return _program("java", ["-version"], JAVA_VERSION, "install a Java runtime of 17 or newer (openjdk)")
     if what == "kafka":
