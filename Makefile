@@ -6,6 +6,9 @@ PACKAGES := libs/common services/edge-proxy services/budget-enforcer services/us
 EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
 MANIFESTS := $(foreach package,$(PACKAGES),$(package)/pyproject.toml)
 
+# Most of the tests' time is waiting for engines: TEST_WORKERS="-n 2 --dist loadfile" runs two files at once.
+TEST_WORKERS ?=
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -53,7 +56,7 @@ lint: .venv/installed-dev ## Style, types, import rules
 
 .PHONY: test
 test: .venv/installed-dev kafka claude lint ## Everything: lint, types, import rules, unit, integration, e2e and fault tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: .venv/installed-dev ## Only the unit tests (seconds)

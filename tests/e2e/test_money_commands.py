@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import hashlib
 import json
 import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +159,42 @@ async def test_the_admin_names_the_key_and_strangers_are_refused(machine: Gatewa
     assert "is not a virtual key" in stderr
     code, _, stderr = await bursar(tmp_path, "import", str(tmp_path / "none"), "--url", machine.url, "--key", key.value)
     assert (code, stderr) == (1, f"Error: {tmp_path}/none cannot be read: No such file or directory.\n")
+
+
+async def test_the_focus_file_is_whole_or_not_there(machine: Gateway, tmp_path: Path) -> None:
+    key = await machine.create_key("exported")
+    assert (await machine.message(key.value, model=MODEL, sim=COUNTS)).status == 200
+    await machine.usage_rows(key.id, at_least=1)
+    month = f"{datetime.now(UTC):%Y-%m}"
+    words = ("export", "focus", "--url", machine.url, "--month", month)
+    for output in ("csv", "parquet"):
+        file = tmp_path / f"bill.{output}"
+        code, stdout, stderr = await bursar(tmp_path, *words, "--format", output, "-o", str(file))
+        assert code == 0, stderr
+        made = json.loads((tmp_path / f"bill.{output}.manifest.json").read_text())
+        assert made["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        [ledger] = await machine.query(
+            "SELECT toInt64(sum(cost_nusd)) AS nusd, count() AS n FROM bursar.usage WHERE billing = 'metered'"
+        )
+        assert (made["billed_nusd"], made["requests"]) == (ledger["nusd"], ledger["n"])
+        assert made["price_books"]
+        assert made["complete"] is False
+        assert "the month has not ended" in stdout
+    rows = list(csv.DictReader((tmp_path / "bill.csv").open(newline="")))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(made["billed_usd"])
+    [mine] = {row["ResourceName"] for row in rows if row["ResourceId"] == key.id}
+    assert mine == "exported"
+
+    (tmp_path / "folder").mkdir()
+    for path, said in (
+        (tmp_path / "nowhere" / "f.csv", "does not exist"),
+        (tmp_path / "folder", "is a folder"),
+    ):
+        code, _, stderr = await bursar(tmp_path, *words, "--format", "parquet", "-o", str(path))
+        assert (code, stderr.count("\n")) == (1, 1)
+        assert said in stderr
+    code, _, stderr = await bursar(
+        tmp_path, "export", "focus", "--url", machine.url, "--month", "2026-13", "-o", "f.csv"
+    )
+    assert (code, stderr) == (1, "Error: month: is not a month (allowed: YYYY-MM, such as 2026-11)\n")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "f"))) == ["folder"]

@@ -44,7 +44,7 @@ class Tab:
         self.page = page
         self.url = url
         self.faults: list[str] = []
-        self.expected: list[str] = ["api/logs/stream"]  # TEMPORARY
+        self.expected: list[str] = []
         self.bytes: dict[str, int] = {}
         page.set_default_timeout(WAIT_MS)
         page.add_init_script(_NOTE_VIOLATIONS)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from bursar_common.ids import uuid7_from
 from tests.harness.gateway import CreatedKey, Gateway
+from tests.harness.processes import eventually
+from tests.harness.usage_events import usage, usage_record
 
 HTML_NAME = 'Fabrikam <img src=x onerror="document.title=1"> & "Söhne"'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
 MODELS = ("claude-opus-4-8", "claude-sonnet-4-6", "claude-haiku-4-5")
 REQUESTS = 60
+PAST_DAYS = 50
+RATES = {
+    "claude-opus-4-8": (5000, 500, 6250, 25_000),
+    "claude-sonnet-4-6": (3000, 300, 3750, 15_000),
+    "claude-haiku-4-5": (1000, 100, 1250, 5000),
+}
+"""List prices, nano-dollars a token: input, cache read, cache write for 5 minutes, output."""
 OBSERVED = {"max_limit": 0.5, "reset_duration": "1d", "enforcement": "observe"}
 
 
@@ -82,4 +93,61 @@ async def seed(gateway: Gateway) -> Seeded:
 
     for key in found.keys:
         await gateway.usage_rows(key.id, at_least=1)
+    await _past(gateway, found, chance)
     return found
+
+
+async def _past(gateway: Gateway, found: Seeded, chance: random.Random) -> None:
+    """Requests of the weeks before, as they would stand in the log. They are charged to no limit: the windows they
+    would have counted in are over."""
+    (newest,) = await gateway.query("SELECT max(price_book_id) AS book FROM bursar.usage")
+    today_ms = int(time.time()) // 86_400 * 86_400_000
+    records = []
+    for day in range(1, PAST_DAYS + 1):
+        start_ms = today_ms - day * 86_400_000
+        weekend = time.gmtime(start_ms // 1000).tm_wday >= 5
+        for number in range(chance.randrange(1, 4) if weekend else chance.randrange(8, 22)):
+            key = chance.choice(found.keys)
+            owner, model = key.document, chance.choice(MODELS)
+            rates = RATES[model]
+            counts = [chance.randrange(10, most) for most in (4000, 90_000, 6000, 3000)]
+            cost = sum(count * rate for count, rate in zip(counts, rates, strict=True))
+            started_ms = start_ms + chance.randrange(7 * 3_600_000, 17 * 3_600_000)
+            records.append(
+                usage_record(
+                    usage(
+                        request_id=uuid7_from(started_ms, (day * 1000 + number).to_bytes(10, "big")),
+                        started_at_ms=started_ms,
+                        ended_at_ms=started_ms + 9000,
+                        latency_ms=chance.randrange(900, 30_000),
+                        time_to_first_token_ms=chance.randrange(300, 2500),
+                        virtual_key_id=key.id,
+                        virtual_key=owner["name"],
+                        team_id=owner["team_id"] or "",
+                        team=next((name for name, team in found.teams.items() if team == owner["team_id"]), ""),
+                        user_id=owner["user_id"] or "",
+                        customer_id=owner["customer_id"] or "",
+                        session_id=str(uuid.UUID(int=day * 7 + number % 3, version=4)),
+                        project=chance.choice(["checkout", "search", "billing"]),
+                        model=model,
+                        requested_model=model,
+                        stream=True,
+                        price_book_id=newest["book"],
+                        input_tokens=counts[0],
+                        cache_read_tokens=counts[1],
+                        cache_write_5m_tokens=counts[2],
+                        cache_write_1h_tokens=0,
+                        output_tokens=counts[3],
+                        cost_nusd=cost,
+                        charged_to=(),
+                        tags={},
+                    )
+                )
+            )
+    await gateway.log.append(records)
+
+    async def there() -> bool:
+        rows = await gateway.query("SELECT count() AS n FROM bursar.usage WHERE latency_ms >= 900 AND charged_to = []")
+        return int(rows[0]["n"]) >= len(records)
+
+    await eventually(there, 60)

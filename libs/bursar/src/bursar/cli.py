@@ -154,6 +154,7 @@ for _command in (
     cli_client.statusline,
     cli_money.usage,
     cli_money.import_logs,
+    cli_money.export,
 ):
     main.add_command(_command)
 

@@ -1,4 +1,4 @@
-"""Commands about what was spent: ``usage``, ``import``."""
+"""Commands about what was spent: ``usage``, ``import``, ``export``."""
 
 from __future__ import annotations
 
@@ -157,6 +157,51 @@ def import_logs(
         + (f", {sums['out_of_time']} have an impossible time" if sums["out_of_time"] else "")
         + (f", {faults} lines could not be read" if faults else "")
         + "."
+    )
+
+
+@click.group()
+def export() -> None:
+    """Write what was spent for other tools."""
+
+
+@export.command("focus")
+@home_option
+@url_option
+@token_option
+@click.option("--month", required=True, help="UTC month, such as 2026-11.")
+@click.option("--format", "output", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option(
+    "--version", type=click.Choice(["1.2", "1.3"]), default="1.2", show_default=True, help="Of the specification."
+)
+@click.option("-o", "--output", "path", type=click.Path(path_type=Path), help="File; default: bursar-focus-MONTH.csv.")
+def export_focus(
+    home: str, url: str | None, token: str | None, month: str, output: str, version: str, path: Path | None
+) -> None:
+    """A month's bill in the FinOps Open Cost and Usage Specification (FOCUS).
+
+    BilledCost sums to the ledger. Beside the file a manifest says what it was made from: sums, price books, positions
+    in the event log, SHA-256.
+    """
+    from bursar.focus_export import MANIFEST_SUFFIX, ExportRefused
+    from bursar.focus_export import export as write_file
+
+    where = Home.at(home)
+    file = path or Path(f"bursar-focus-{month}.{output}")
+    try:
+        made = write_file(
+            find_url(where, url),
+            find_admin_token(where, token, os.environ),
+            month=month,
+            output=output,
+            version=version,
+            path=file,
+        )
+    except ExportRefused as refusal:
+        raise click.ClickException(str(refusal)) from None
+    partial = "" if made["complete"] else " (the month has not ended)"
+    click.echo(
+        f"{file}: {made['requests']} requests, ${made['billed_usd']} billed{partial}; {file.name}{MANIFEST_SUFFIX}"
     )
 
 

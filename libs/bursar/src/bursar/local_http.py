@@ -10,11 +10,13 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of one answer; a page of 10,000 keys stays below it."""
+DOWNLOAD_PART_BYTES = 1 << 20
+"""Held in memory of a download."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,7 @@ def call(
     """Ask ``http(s)://host:port[/prefix]`` or ``unix:<path>``. ``body`` is sent as JSON.
 
     Raises OSError where nobody answers in time."""
-    connection: http.client.HTTPConnection
-    prefix = ""
-    if address.startswith("unix:"):
-        connection = _UnixConnection(address[5:], timeout_s)
-    else:
-        parts = urlsplit(address)
-        prefix = parts.path.rstrip("/")
-        host = parts.hostname or "localhost"
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                host, parts.port, timeout=timeout_s, context=ssl.create_default_context()
-            )
-        else:
-            connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+    connection, prefix = _connection(address, timeout_s)
     sent = {"accept": "application/json", **(headers or {})}
     data = None
     if body is not None:
@@ -80,3 +69,36 @@ def call(
         raise OSError(f"the answer is not HTTP ({type(error).__name__})") from None
     finally:
         connection.close()
+
+
+def download(
+    address: str, path: str, file: IO[bytes], *, headers: Mapping[str, str] | None = None, timeout_s: float = 600.0
+) -> Answer:
+    """Write a 200's body to ``file`` as it comes; any other answer is returned whole (``body`` of a 200 is empty).
+
+    Raises OSError where nobody answers in time, or the answer breaks off: then what was written is not all."""
+    connection, prefix = _connection(address, timeout_s)
+    try:
+        connection.request("GET", prefix + path, headers=dict(headers or {}))
+        answer = connection.getresponse()
+        if answer.status != 200:
+            return Answer(answer.status, answer.read(MAX_ANSWER_BYTES))
+        while part := answer.read(DOWNLOAD_PART_BYTES):
+            file.write(part)
+        return Answer(200, b"")
+    except http.client.HTTPException:
+        raise OSError("the answer broke off") from None
+    finally:
+        connection.close()
+
+
+def _connection(address: str, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
+    """A connection not yet made, and the path that the address itself has."""
+    if address.startswith("unix:"):
+        return _UnixConnection(address[5:], timeout_s), ""
+    parts = urlsplit(address)
+    host, prefix = parts.hostname or "localhost", parts.path.rstrip("/")
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context), prefix
+    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s), prefix

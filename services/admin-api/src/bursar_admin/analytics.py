@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlencode, urlsplit
@@ -25,6 +26,8 @@ QUERY_TIME_S: Final = 25
 """Seconds a question may run at the server: below what the edge waits for an answer's head."""
 CALL_TIMEOUT_S: Final = 30.0
 """Seconds until an answer must be there, waiting in the front's queue included."""
+STREAM_TIMEOUT_S: Final = 600.0
+"""Seconds for the whole of an export; a month of a large fleet takes some."""
 CONNECT_TIMEOUT_S: Final = 3.0
 QUESTIONS_AT_ONCE: Final = 4
 """Questions on their way: the front works on four at once; the others wait here, where leaving is cheap."""
@@ -55,6 +58,10 @@ _NOT_MIGRATED: Final = frozenset({60, 81, 47, 16})
 _INTEGERS: Final = ("Int", "UInt", "Nullable(Int", "Nullable(UInt")
 
 
+class AnalyticsBroken(Exception):
+    """An answer broke off after it had begun: what was received is not whole."""
+
+
 class _Answer(msgspec.Struct):
     meta: list[dict[str, str]]
     data: list[list[Any]]
@@ -64,7 +71,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Analytics:
-    """A client of ClickHouse; ``rows`` is all it does. Closed with the process."""
+    """A client of ClickHouse: ``rows`` for questions, ``stream`` for exports. Closed with the process."""
 
     def __init__(self, url: str, *, ca_file: Path | None = None) -> None:
         self._url = url
@@ -100,10 +107,43 @@ class Analytics:
         finally:
             self._waiting -= 1
 
+    async def stream(
+        self, sql: str, parameters: Mapping[str, Any], output: str, settings: Mapping[str, str] | None = None
+    ) -> AsyncIterator[bytes]:
+        """The answer's bytes in ClickHouse's format ``output``, as they come: exports, of any length a server allows.
+
+        Raises Refusal before the first bytes; AnalyticsBroken when the answer breaks off after them."""
+        if not self._url:
+            raise unavailable("No analytics are configured: set BURSAR_CLICKHOUSE_URL for admin-api.")
+        started = False
+        try:
+            async with self._turns:
+                address = {"default_format": output, "session_timezone": "UTC", **(settings or {})}
+                async with self._post(sql, parameters, address, STREAM_TIMEOUT_S) as answer:
+                    if answer.status != 200:
+                        raise _refusal(answer, await _bounded(answer))
+                    async for part in answer.content.iter_any():
+                        started = True
+                        yield part
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.warning("analytics_unreachable", error=type(error).__name__)
+            if started:
+                raise AnalyticsBroken from None
+            raise unavailable("The analytics (ClickHouse) do not answer now; try again.") from None
+
     async def _ask(self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, str]) -> list[dict[str, Any]]:
+        async with self._post(sql, parameters, {**_SETTINGS, **settings}, CALL_TIMEOUT_S) as answer:
+            body = await _bounded(answer)
+            if answer.status != 200:
+                raise _refusal(answer, body)
+        return read_rows(body)
+
+    def _post(
+        self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, str], timeout_s: float
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         bound = {f"param_{name}": literal(value) for name, value in parameters.items()}
         options: dict[str, Any] = {"data": sql.encode()}
-        address = {**_SETTINGS, **settings}
+        address = dict(settings)
         if sum(len(urlencode({name: value})) for name, value in bound.items()) <= URL_BYTES:
             address |= bound
         else:
@@ -112,11 +152,8 @@ class Analytics:
                 form.add_field(name, value)
             options = {"data": form}
         session, base = self._connection()
-        async with session.post(base, params=address, **options) as answer:
-            body = await _bounded(answer)
-            if answer.status != 200:
-                raise _refusal(answer, body)
-        return read_rows(body)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        return session.post(base, params=address, timeout=timeout, **options)
 
     def _connection(self) -> tuple[aiohttp.ClientSession, str]:
         parts = urlsplit(self._url)

@@ -28,6 +28,7 @@ from bursar_admin.routes import (
     customers,
     health,
     insights,
+    live,
     logs,
     money,
     openapi,
@@ -82,6 +83,7 @@ def route_table(desk: Desk) -> list[Route]:
             providers,
             config,
             usage_sums,
+            live,
             logs,
             sessions,
             insights,
@@ -98,6 +100,8 @@ def make_app(desk: Desk) -> web.Application:
     table = [*route_table(desk), *page_routes(desk, frame)]
     by_operation = {(route.method, route.path): route for route in table}
     app = web.Application(middlewares=[_outermost(desk, frame, by_operation)], client_max_size=MAX_BODY_BYTES)
+    # Before handlers are waited for: those of watchers have no end of their own.
+    app.on_shutdown.append(lambda _: desk.live.close())
     for route in table:
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":

@@ -14,6 +14,7 @@ from bursar_admin.enforcer import Enforcer
 from bursar_admin.errors import conflict
 from bursar_admin.journal import Journal, Outcome
 from bursar_admin.limits import Moment
+from bursar_admin.live import LiveFeed
 from bursar_admin.projection import Projection
 from bursar_admin.representation import REPRESENT, Figures, counters_of
 from bursar_admin.spending import Spending
@@ -52,6 +53,7 @@ class Desk:
         self.analytics = Analytics(settings.clickhouse_url, ca_file=settings.ca_file)
         self.books = Books(journal.projection, enforcer)
         self.usage = UsageStore(self.analytics, journal.projection)
+        self.live = LiveFeed(journal.event_log, lambda user_id: self.usage.name_of("user", user_id))
 
     @property
     def projection(self) -> Projection:

@@ -61,6 +61,8 @@ class Journal:
         self, event_log: EventLog, projection: Projection, enforcer: Enforcer, clock: Clock, mint: IdMinter
     ) -> None:
         self._log = event_log
+        self.event_log = event_log
+        """For those who follow other topics."""
         self.projection = projection
         self._enforcer = enforcer
         self._clock = clock

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from bursar_admin.desk import Desk
 from bursar_admin.prices import book_of
@@ -16,6 +16,13 @@ from bursar_common.pricing import PriceBook
 
 CATALOGUE = Provider(id="catalogue", name="catalogue", kind="anthropic", created_at_s=0)
 """For requests of providers that are no longer there."""
+
+
+class PricedAlike(NamedTuple):
+    tiers: list[int]
+    rates: Rates
+    requests: int
+    """How many requests are meant."""
 
 
 class TokenPrices:
@@ -33,9 +40,10 @@ class TokenPrices:
         found = book_of(CATALOGUE).find(model)
         return (found.display_name if found is not None else "") or model or "Unknown model"
 
-    async def rates(self, condition: str, parameters: Mapping[str, Any]) -> tuple[list[int], Rates]:
+    async def rates(self, condition: str, parameters: Mapping[str, Any]) -> PricedAlike:
         """Tiers, and the rates of every combination priced alike among the requests meant. Raises Refusal."""
         providers = self.desk.projection.providers.values()
         tiers = tiers_of([book_of(CATALOGUE), *(self.book(provider.name) for provider in providers)])
         combinations = await self.desk.analytics.rows(*priced_alike(condition, parameters, tiers))
-        return tiers, rates_of(combinations, self.book, tiers)
+        requests = sum(row["requests"] for row in combinations)
+        return PricedAlike(tiers, rates_of(combinations, self.book, tiers), requests)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 from bursar_aggregator.destination import embedded, open_analytics, until_migrated
 from bursar_aggregator.health import Health, serve_health
+from bursar_aggregator.hours import HourNotes, sum_up_hours
 from bursar_aggregator.log_worker import LogWorker
 from bursar_aggregator.migrations import SchemaMismatch
 from bursar_aggregator.people import follow_people
@@ -63,12 +64,13 @@ async def serve_one_machine(settings: Settings) -> int:
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
         await event_log.start()
-        writer = UsageWriter(analytics, event_log)
+        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch)
         worker = LogWorker(event_log, writer)
         health = Health(lambda: writer.why_waiting or worker.why_unready)
         await serve_health(health, settings.aggregator_listen, stack)
         await until_migrated(analytics, event_log, health, stop)
         if not stop.is_set():
             follow_people(analytics, event_log, stack)
+            sum_up_hours(analytics, stack)
         await worker.run(stop)
     return 0

@@ -26,6 +26,7 @@ from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
 from bursar_aggregator.destination import open_analytics, until_migrated
 from bursar_aggregator.faust_consumer import stop_without_kafka
 from bursar_aggregator.health import Health, serve_health
+from bursar_aggregator.hours import HourNotes, sum_up_hours
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.people import follow_people
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
@@ -142,7 +143,7 @@ async def serve_faust(settings: Settings) -> int:
         analytics = await open_analytics(settings, stack)
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
-        writer = UsageWriter(analytics, event_log)
+        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch)
         job = FaustJob(settings, writer)
         probe = LogProbe(event_log)
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
@@ -154,6 +155,7 @@ async def serve_faust(settings: Settings) -> int:
         probing = asyncio.ensure_future(probe.run())
         stack.callback(probing.cancel)
         follow_people(analytics, event_log, stack)
+        sum_up_hours(analytics, stack)
         await _work(job, stop)
         if job.failure is not None:
             raise job.failure

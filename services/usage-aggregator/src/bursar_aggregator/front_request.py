@@ -32,8 +32,8 @@ READER_SETTINGS: Final = frozenset(
         "output_format_native_encode_types_in_binary_format", "output_format_csv_crlf_end_of_line",
         "output_format_arrow_string_as_string", "output_format_arrow_compression_method",
         "output_format_parquet_string_as_string", "output_format_parquet_compression_method",
-        "format_csv_delimiter", "cast_string_to_dynamic_use_inference", "max_query_size", "use_query_cache",
-        "do_not_merge_across_partitions_select_final",
+        "format_csv_delimiter", "format_csv_null_representation", "cast_string_to_dynamic_use_inference",
+        "max_query_size", "use_query_cache", "do_not_merge_across_partitions_select_final",
     }
 )  # fmt: skip
 """Settings a reader may give as parameters: how the answer looks, and limits (which only ever get tighter)."""

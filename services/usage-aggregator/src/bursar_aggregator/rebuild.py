@@ -21,6 +21,7 @@ import structlog
 from bursar_aggregator.app import SERVICE
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
 from bursar_aggregator.destination import embedded, open_analytics
+from bursar_aggregator.hours import HourNotes
 from bursar_aggregator.migrations import SchemaMismatch, load_migrations, migrate
 from bursar_aggregator.rows import TABLE
 from bursar_aggregator.writer import InsertRefused, UsageWriter
@@ -48,7 +49,9 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     partitions = range(await event_log.partitions(topic))
     begins = {partition: await event_log.begin_offset(topic, partition) for partition in partitions}
     await analytics.command(_emptying(begins))
-    writer = UsageWriter(analytics, event_log, bury_poison=False)
+    # Sums of what was emptied count no more: hours are read request by request until they are summed up again.
+    await analytics.command("TRUNCATE TABLE bursar.usage_hours_built")
+    writer = UsageWriter(analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch)
     count = 0
     for partition in partitions:
         end = await event_log.end_offset(topic, partition)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -33,7 +33,8 @@ class UsageWriter:
     """Writes batches one at a time.
 
     A crash before the insert: the batch is read again. Between insert and acknowledgement: it is read and inserted
-    again, and the rows merge with their twins. ``why_waiting`` says what it waits for, empty when it does not."""
+    again, and the rows merge with their twins. ``why_waiting`` says what it waits for, empty when it does not.
+    ``touch`` is told of rows right before they are inserted (see :mod:`bursar_aggregator.hours`)."""
 
     def __init__(
         self,
@@ -41,11 +42,13 @@ class UsageWriter:
         event_log: EventLog,
         *,
         bury_poison: bool = True,
+        touch: Callable[[Sequence[tuple[Any, ...]]], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._analytics = analytics
         self._event_log = event_log
         self._bury_poison = bury_poison
+        self._touch = touch
         self._sleep = sleep
         self.why_waiting = ""
 
@@ -60,6 +63,8 @@ class UsageWriter:
         return batch
 
     async def _insert(self, batch: Batch) -> None:
+        if self._touch is not None:
+            await self._touch(batch.rows)  # at every try: an insert must follow its note soon
         columns = list(zip(*batch.rows, strict=True))
         await self._analytics.insert_columns(TABLE, COLUMNS, COLUMN_TYPES, columns)
 

@@ -15,11 +15,11 @@ from bursar_admin.errors import not_found
 from bursar_admin.pages.api import everything
 from bursar_admin.pages.forecast import Forecast, forecast
 from bursar_admin.pages.frame import Frame, View
+from bursar_admin.pages.numbers import window_words
 from bursar_admin.routes import Route
 
 KINDS = {"customer": "customers", "team": "teams", "virtual_key": "virtual-keys"}
 WORDS = {"customer": "Customer", "team": "Team", "virtual_key": "Key"}
-UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "M": "month", "Q": "quarter", "Y": "year"}
 NEAR = 0.8
 """Part of a limit from which on a budget is marked."""
 KEYS_SHOWN = 100
@@ -57,10 +57,7 @@ class Line:
     @property
     def window(self) -> str:
         """``a month``, ``every 90 minutes``."""
-        text = self.budget["reset_duration"]
-        number, unit = int(text[:-1]), UNITS[text[-1]]
-        article = "an" if unit == "hour" else "a"
-        return f"{article} {unit}" if number == 1 else f"every {number} {unit}s"
+        return window_words(self.budget["reset_duration"])
 
 
 @dataclass

@@ -254,6 +254,7 @@ def environment(assets: Assets) -> Environment:
         iso=numbers.iso,
         trim_zeros=numbers.trim_zeros,
         words=numbers.words,
+        window=numbers.window_words,
         plain_number=numbers.plain_number,
     )
     env.globals.update(change=numbers.change, percent=numbers.percent, colours=numbers.colours)

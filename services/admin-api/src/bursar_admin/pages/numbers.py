@@ -138,6 +138,16 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+_UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "M": "month", "Q": "quarter", "Y": "year"}
+
+
+def window_words(window: str) -> str:
+    """``1M`` as ``a month``, ``90m`` as ``every 90 minutes``."""
+    number, unit = int(window[:-1]), _UNITS[window[-1]]
+    article = "an" if unit == "hour" else "a"
+    return f"{article} {unit}" if number == 1 else f"every {number} {unit}s"
+
+
 def trim_zeros(usd: str) -> str:
     """Exact dollars without the zeros behind the cents: ``0.120000000`` as ``0.12``."""
     whole, point, decimals = usd.partition(".")

@@ -42,7 +42,7 @@ def summaries(criteria: Criteria, span: Span, sessions: Sequence[str], *, correc
         "toUnixTimestamp64Milli(started_at) + ifNull(toInt64(latency_ms), 0) AS end_ms",
     ]  # fmt: skip
     question = Question(criteria, Plan(None, (), (span,), corrected))
-    inner, parameters = relation(question, columns, MEASURES, also=["session_id IN {sessions:Array(String)}"])
+    inner, parameters = relation(question, columns, MEASURES, early="session_id IN {sessions:Array(String)}")
     sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
     last = ", ".join(
         f"argMax(s.{name}, s.at_ms) AS of_{name}"
@@ -68,24 +68,26 @@ def summaries(criteria: Criteria, span: Span, sessions: Sequence[str], *, correc
 
 def turns(sessions: Sequence[str], count: int, criteria: Criteria | None = None, span: Span | None = None) -> Sql:
     """Requests of sessions, oldest first, corrections added."""
-    conditions: list[str] = ["session_id IN {sessions:Array(String)}"]
+    conditions: list[str] = []
     parameters: dict[str, Any] = {"sessions": list(sessions), "count": count}
     if criteria is not None:
         more, own = criteria.sql("f_")
         conditions += more
         parameters |= own
-    prewhere = ""
+    # Before duplicates are merged: an expiry, which may know no session, is left out; the record replacing it stays.
+    prewhere = "session_id IN {sessions:Array(String)}"
     if span is not None:
         text, own = span.sql("range")
-        prewhere = f" PREWHERE {text}"
+        prewhere = f"{text} AND {prewhere}"
         parameters |= own
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     columns = ", ".join(f"e.{name} AS {name}" for name in _TURN)
     counts = ", ".join(f"toInt64(e.{name} + c.{name}) AS {name}" for name in COUNTS)
     sums = ", ".join(f"sum({name}) AS {name}" for name in (*COUNTS, "cost_nusd", "list_cost_nusd"))
     return (
         f"SELECT {columns}, {counts}, toUnixTimestamp64Milli(e.started_at) AS started_at_ms,"
         f" e.cost_nusd + c.cost_nusd AS cost_nusd, e.list_cost_nusd + c.list_cost_nusd AS list_cost_nusd\n"
-        f"FROM (SELECT * FROM bursar.usage_events FINAL{prewhere} WHERE {' AND '.join(conditions)}"
+        f"FROM (SELECT * FROM bursar.usage_events FINAL PREWHERE {prewhere}{where}"
         " ORDER BY started_at, request_id LIMIT {count:UInt32}) AS e\n"
         f"LEFT JOIN (SELECT request_id, {sums} FROM bursar.corrections FINAL GROUP BY request_id) AS c"
         " ON c.request_id = e.request_id\nORDER BY started_at_ms, request_id",

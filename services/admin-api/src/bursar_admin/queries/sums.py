@@ -22,14 +22,16 @@ COUNTS: Final = (
     "thinking_tokens", "web_searches",
 )  # fmt: skip
 _OF_ONE: Final[dict[str, str]] = {
-    "requests": "toUInt64(outcome != 'refused')",
-    "refused": "toUInt64(outcome = 'refused')",
-    "errors": "toUInt64(outcome = 'upstream_error')",
-    "estimated": "toUInt64(estimated)",
-    "without_counts": "toUInt64(outcome NOT IN ('refused', 'not_sent', 'upstream_error') AND output_tokens IS NULL)",
-    **{name: f"ifNull({name}, 0)" for name in COUNTS},
-    "cost_nusd": "toInt128(cost_nusd)",
-    "list_cost_nusd": "toInt128(list_cost_nusd)",
+    "requests": "toUInt64(u.outcome != 'refused')",
+    "refused": "toUInt64(u.outcome = 'refused')",
+    "errors": "toUInt64(u.outcome = 'upstream_error')",
+    "estimated": "toUInt64(u.estimated)",
+    "without_counts": (
+        "toUInt64(u.outcome NOT IN ('refused', 'not_sent', 'upstream_error') AND u.output_tokens IS NULL)"
+    ),
+    **{name: f"ifNull(u.{name}, 0)" for name in COUNTS},
+    "cost_nusd": "toInt128(u.cost_nusd)",
+    "list_cost_nusd": "toInt128(u.list_cost_nusd)",
 }
 """Measures of one request, as the sums by hour have them of many."""
 MEASURES: Final = tuple(_OF_ONE)
@@ -50,9 +52,12 @@ class Question:
     plan: Plan
 
 
-def relation(question: Question, columns: Sequence[str], measures: Sequence[str], also: Sequence[str] = ()) -> Sql:
+def relation(
+    question: Question, columns: Sequence[str], measures: Sequence[str], also: Sequence[str] = (), early: str = ""
+) -> Sql:
     """``at`` (the hour, or the moment of a request), the columns (given as ``expression AS name`` or a name) and the
-    measures; ``also`` are further conditions."""
+    measures; ``also`` are further conditions. ``early`` is one that may be applied to requests before their events are
+    merged: it holds for the event that stands, whatever it says of others."""
     conditions, parameters = question.criteria.sql("f_")
     conditions += also
     parts: list[str] = []
@@ -63,14 +68,14 @@ def relation(question: Question, columns: Sequence[str], measures: Sequence[str]
         parts.append(text)
         parameters |= own
     if plan.raw:
-        text, own = _requests(plan, columns, measures, conditions)
+        text, own = _requests(plan, columns, measures, conditions, early)
         parts.append(text)
         parameters |= own
     if not parts:
         nothing = ", ".join(
             ["toDateTime(0, 'UTC') AS at", *columns, *(f"{_OF_ONE[name]} AS {name}" for name in measures)]
         )
-        parts.append(f"SELECT {nothing} FROM bursar.usage_events WHERE 0")
+        parts.append(f"SELECT {nothing} FROM bursar.usage_events AS u WHERE 0")
     return "\n    UNION ALL\n".join(parts), parameters
 
 
@@ -101,12 +106,16 @@ def _within(plan: Plan) -> Sql:
     return " OR ".join(texts), parameters
 
 
-def _requests(plan: Plan, columns: Sequence[str], measures: Sequence[str], conditions: Sequence[str]) -> Sql:
+def _requests(
+    plan: Plan, columns: Sequence[str], measures: Sequence[str], conditions: Sequence[str], early: str
+) -> Sql:
     within, parameters = _within(plan)
+    within = f"({within}) AND {early}" if early else within
     # PREWHERE is applied before duplicates are merged: only by what is the same on all events of a request.
     selected = ["toDateTime(started_at, 'UTC') AS at", *columns]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    source = f"bursar.usage_events FINAL PREWHERE {within}{where}"
+    # A query of its own, so that conditions see columns and not the names measures are given.
+    source = f"(SELECT * FROM bursar.usage_events FINAL PREWHERE {within}{where}) AS u"
     if not plan.corrected or not set(measures) & set(_CORRECTED):
         selected += [f"{_OF_ONE[name]} AS {name}" for name in measures]
         return f"    SELECT {', '.join(selected)} FROM {source}", parameters

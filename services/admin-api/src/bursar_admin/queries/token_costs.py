@@ -35,9 +35,9 @@ Rates = Mapping[str, Sequence[int]]
 
 
 def priced_alike(condition: str, parameters: Mapping[str, Any], tiers: Sequence[int]) -> tuple[str, dict[str, Any]]:
-    """The combinations there are, with the first moment of each."""
+    """The combinations there are, with the first moment of each and how many requests."""
     sql = f"""SELECT provider, model, speed, inference_geo, toUInt64({_TIER}) AS tier,
-    toUnixTimestamp64Milli(min(started_at)) AS first_ms
+    toUnixTimestamp64Milli(min(started_at)) AS first_ms, count() AS requests
 FROM bursar.usage
 WHERE {condition} AND {PAID}
 GROUP BY provider, model, speed, inference_geo, tier

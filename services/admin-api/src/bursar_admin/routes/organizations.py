@@ -105,7 +105,7 @@ class Organizations:
         by_workspace = "workspace_id" in asked.group_by
         if "description" in asked.group_by:
             condition, bound = condition_of(asked.buckets, {})
-            tiers, rates = await self.prices.rates(condition, bound)
+            tiers, rates, _ = await self.prices.rates(condition, bound)
             rows = await self.desk.analytics.rows(*cost_report_by_kind(asked.buckets, by_workspace, tiers, rates))
             results = [(row["bucket_s"], self._cost_by_kind(row)) for row in rows]
         else:

@@ -1,0 +1,372 @@
+"""The pages in a real Chromium, with traffic behind them: they load, work, look right and can be used by anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.harness.browser import WIDTHS, accessibility_faults, open_tab, running_browser
+from tests.harness.one_machine import OneMachine
+from tests.harness.page_traffic import HTML_NAME, LONG_NAME, Seeded, seed
+
+TABLE = json.loads((Path(__file__).parents[1] / "unit" / "page_numbers.json").read_text())
+FIRST_PAGE_BYTES = 300_000
+MESSAGE = {"model": "claude-sonnet-4-6", "max_tokens": 64, "messages": [{"role": "user", "content": "Say ledger."}]}
+
+
+@dataclass
+class World:
+    machine: OneMachine
+    seeded: Seeded
+    browser: Browser
+
+    @property
+    def url(self) -> str:
+        return self.machine.url
+
+    def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        request = urllib.request.Request(self.url + path, headers={"accept": "text/html"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
+
+    def ask(self, key: int = 0) -> None:
+        """One request of a developer."""
+        request = urllib.request.Request(
+            self.url + "/anthropic/v1/messages",
+            data=json.dumps(MESSAGE).encode(),
+            headers={"authorization": f"Bearer {self.seeded.keys[key].value}", "content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200
+            answer.read()
+
+    def api(self, path: str) -> dict[str, object]:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return dict(json.loads(answer.read()))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with OneMachine(tmp_path_factory.mktemp("pages")) as machine:
+
+        async def seeded() -> Seeded:
+            async with machine.gateway() as gateway:
+                return await seed(gateway)
+
+        found = asyncio.run(seeded())
+        with running_browser() as browser:
+            yield World(machine, found, browser)
+
+
+def pages(world: World) -> dict[str, str]:
+    newest = world.api("/api/logs?limit=1&outcome=completed")["logs"][0]  # type: ignore[index]
+    return {
+        "overview": "/",
+        "overview-today-one-team": f"/?range=today&team={world.seeded.teams['platform']}",
+        "logs": "/logs",
+        "request": f"/logs?request={newest['id']}",
+        "logs-filtered": "/logs?outcome=completed&min_cost_usd=0.001&model=claude-opus-4-8",
+        "logs-empty": "/logs?range=last_month",
+        "sessions": "/sessions",
+        "session": f"/sessions/{world.seeded.sessions[0]}",
+        "insights": "/insights",
+        "budgets": "/budgets",
+    }
+
+
+NAMES = (
+    "overview", "overview-today-one-team", "logs", "request", "logs-filtered", "logs-empty", "sessions", "session",
+    "insights", "budgets",
+)  # fmt: skip
+
+
+SHOWN = {("light", 1440)}
+SHOWN_BOTH = ("overview", "logs")
+"""Which screenshots are kept: every page once, some in the other theme and on a telephone as well."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_page_loads_clean_at_every_width_in_both_themes(world: World, name: str) -> None:
+    path = pages(world)[name]
+    for theme in ("light", "dark"):
+        for width in WIDTHS:
+            if theme == "dark" and width == 1024:
+                continue  # widths differ by layout, themes by colour: each is seen with each of the others' ends
+            with open_tab(world.browser, world.url, theme=theme, width=width) as tab:
+                page = tab.open(path)
+                tab.check()
+                if (theme, width) in SHOWN or (name in SHOWN_BOTH and width != 1024):
+                    tab.screenshot(f"{name}-{theme}" + ("" if width == WIDTHS[0] else f"-{width}"))
+                if width != 1024:
+                    assert accessibility_faults(page) == []
+
+
+def test_opened_things_are_as_usable(world: World) -> None:
+    for theme in ("light", "dark"):
+        with open_tab(world.browser, world.url, theme=theme) as tab:
+            page = tab.open("/budgets")
+            page.get_by_role("button", name="Change the budget of platform").click()
+            expect(page.get_by_label("Limit")).to_be_focused()
+            assert accessibility_faults(page) == []
+            tab.check()
+            if (theme, WIDTHS[0]) in SHOWN:
+                tab.screenshot(f"budget-form-{theme}")
+            page = tab.open("/")
+            page.get_by_text("Choose", exact=True).click()
+            expect(page.get_by_role("link", name="Northwind")).to_be_visible()
+            assert accessibility_faults(page) == []
+            page.keyboard.press("Escape")
+            expect(page.get_by_role("link", name="Northwind")).to_be_hidden()
+            page.keyboard.press("t")
+            expect(page.get_by_role("region", name="Spend as a table")).to_be_visible()
+            assert accessibility_faults(page) == []
+            tab.check()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/?range=nonsense", 400, "is not a time range"),
+        ("/logs?teem=platform", 400, "is not a filter"),
+        ("/logs?from=2026-02-01&to=2026-01-01", 400, "is not after from"),
+        ("/nothing-here", 404, "There is nothing at this address"),
+    ],
+)
+def test_a_wrong_address_is_explained(world: World, path: str, status: int, says: str) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        tab.expected.append(f"status of {status}")
+        answer = tab.page.goto(world.url + path)
+        assert answer is not None
+        assert answer.status == status
+        assert says in tab.page.inner_text("main")
+        tab.check()
+        assert accessibility_faults(tab.page) == []
+
+
+def test_the_first_page_is_small_and_files_are_kept(world: World) -> None:
+    loaded: dict[str, int] = {}
+    kept: dict[str, str] = {}
+    with open_tab(world.browser, world.url) as tab:
+
+        def note(answer: object) -> None:
+            url = answer.url.removeprefix(world.url)  # type: ignore[attr-defined]
+            if "/stream" in url:
+                return
+            loaded[url] = len(answer.body())  # type: ignore[attr-defined]
+            kept[url] = answer.headers.get("cache-control", "")  # type: ignore[attr-defined]
+
+        tab.page.on("requestfinished", lambda request: note(request.response()))
+        tab.open("/")
+    assert sum(size for url, size in loaded.items() if "echarts" not in url) < FIRST_PAGE_BYTES
+    assert any("echarts" in url for url in loaded)
+    static = [url for url in loaded if url.startswith("/static/")]
+    assert len(static) >= 5
+    for url in static:
+        assert re.fullmatch(r"/static/[0-9a-f]{12}/.+", url)
+        assert kept[url] == "public, max-age=31536000, immutable"
+    assert all("no-store" in kept[url] for url in loaded if not url.startswith("/static/"))
+    with open_tab(world.browser, world.url) as tab:
+        seen: list[str] = []
+        tab.page.on("request", lambda request: seen.append(request.url))
+        tab.open("/budgets")
+        assert not any("echarts" in url for url in seen)
+
+
+def test_headers_keep_other_sites_out(world: World) -> None:
+    _, headers, body = world.get("/")
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    text = body.decode()
+    assert "<style" not in text
+    assert " style=" not in text
+    assert not re.search(r"<script(?![^>]* src=)", text)
+    assert not re.search(r"(src|href)=\"(https?:)?//", text)
+
+
+def test_names_are_text_and_long_ones_are_cut(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/budgets")
+        assert page.locator("img").count() == 0
+        expect(page.get_by_title(HTML_NAME)).to_have_text(HTML_NAME)
+        long = page.get_by_title(LONG_NAME, exact=True)
+        assert long.evaluate("(each) => each.scrollWidth > each.clientWidth")
+        expect(page.get_by_text("$9,000,000,000.00")).to_be_visible()
+        tab.check()
+
+
+def test_amounts_are_said_alike_in_the_browser(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/budgets")
+        module = re.search(r"/static/[0-9a-f]{12}/", page.content())
+        assert module is not None
+        said = page.evaluate(
+            """async ([address, table]) => {
+              const numbers = await import(address + "js/numbers.js");
+              return Object.entries(table).flatMap(([name, rows]) => rows.map(([given, wanted]) =>
+                [name, given, wanted, numbers[name](...(name === "ago" ? given : [given]))]));
+            }""",
+            [module[0], TABLE],
+        )
+        assert len(said) > 50
+        assert [row for row in said if row[2] != row[3]] == []
+
+
+def test_the_log_is_walked_by_keyboard(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/logs")
+        rows = page.locator("tr[data-open]")
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.keyboard.press("k")
+        page.keyboard.press("j")
+        expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+        page.keyboard.press("Enter")
+        panel = page.get_by_role("complementary", name="Request")
+        expect(panel.get_by_role("heading", name="Charged to")).to_be_visible()
+        chosen = rows.nth(1).get_attribute("data-open")
+        assert f"request={chosen}" in page.url
+        page.keyboard.press("j")
+        expect(rows.nth(2)).to_have_attribute("aria-selected", "true")
+        expect(
+            panel.get_by_role("button", name=re.compile(str(rows.nth(2).get_attribute("data-open"))[-8:]))
+        ).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(panel).to_be_hidden()
+        assert "request=" not in page.url
+        tab.check()
+        page.keyboard.press("/")
+        expect(page.locator("#search")).to_be_focused()
+
+
+def test_filters_stand_in_the_address_and_can_be_taken_off(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/logs")
+        page.locator("summary", has_text="Filter").click()
+        page.locator("select[name=outcome]").select_option("refused")
+        page.get_by_role("button", name="Show", exact=True).first.click()
+        page.wait_for_url(re.compile("outcome=refused"))
+        tab.settled()
+        assert set(page.locator('td[data-col="outcome"]').all_inner_texts()) == {"refused"}
+        page.get_by_role("link", name="outcome: refused").click()
+        page.wait_for_url(lambda url: "outcome" not in url)
+        tab.settled()
+        page.get_by_role("link", name="Cost", exact=True).click()
+        page.wait_for_url(re.compile("sort_by=cost"))
+        tab.settled()
+        ids = [row.get_attribute("data-open") for row in page.locator("tr[data-open]").all()]
+        wanted = world.api("/api/logs?sort_by=cost&limit=50")["logs"]
+        assert ids == [entry["id"] for entry in wanted]  # type: ignore[attr-defined]
+        tab.check()
+
+
+def test_columns_are_chosen_and_remembered(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/logs")
+        expect(page.get_by_role("columnheader", name="Provider")).to_be_hidden()
+        page.locator("summary", has_text="Columns").click()
+        page.get_by_role("checkbox", name="Provider").check()
+        page.get_by_role("checkbox", name="Team").uncheck()
+        page = tab.open("/logs")
+        expect(page.get_by_role("columnheader", name="Provider")).to_be_visible()
+        expect(page.get_by_role("columnheader", name="Team")).to_be_hidden()
+
+
+def test_scope_filters_every_page_and_search_finds_owners(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/")
+        page.locator("#search").press_sequentially("plat")
+        page.locator("#found").get_by_role("link", name="platform").click()
+        page.wait_for_url(re.compile(f"team={world.seeded.teams['platform']}"))
+        tab.settled()
+        expect(page.get_by_role("navigation", name="Scope").get_by_role("link")).to_have_text(
+            ["Everyone", "Northwind", "platform"]
+        )
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name="Logs").click()
+        page.wait_for_url(re.compile("/logs.*team="))
+        tab.settled()
+        assert set(page.locator('td[data-col="team"]').all_inner_texts()) == {"platform"}
+        tab.check()
+
+
+def test_a_limit_is_raised_in_place(world: World) -> None:
+    team = world.seeded.teams["data-science"]
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/budgets")
+        change = page.get_by_role("button", name="Change the budget of data-science").first
+        change.click()
+        tab.expected.append("status of 400")
+        page.get_by_label("Limit").fill("-3")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("alert").filter(has_text=re.compile("dollars", re.I))).to_be_visible()
+        expect(page.get_by_label("Limit")).to_have_attribute("aria-invalid", "true")
+        page.get_by_label("Limit").fill("1234.5")
+        page.get_by_label("Enforcement").select_option("observe")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("$1,234.50")).to_be_visible()
+        budgets = world.api(f"/api/governance/teams/{team}")["team"]["budgets"]  # type: ignore[index]
+        assert [(each["max_limit"], each["enforcement"]) for each in budgets] == [(1234.5, "observe"), (0.5, "observe")]
+        # Somebody else is faster: nothing is overwritten.
+        change.click()
+        expect(page.get_by_label("Limit")).to_be_visible()
+        request = urllib.request.Request(
+            f"{world.url}/api/governance/teams/{team}",
+            data=json.dumps(
+                {"budgets": [{"id": budgets[0]["id"], "max_limit": 77}, {"id": budgets[1]["id"]}]}
+            ).encode(),
+            headers={"content-type": "application/json"},
+            method="PATCH",
+        )
+        urllib.request.urlopen(request, timeout=30).read()
+        page.get_by_label("Limit").fill("5")
+        tab.expected.append("status of 409")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("Cancel and open the form again")).to_be_visible()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_text("$77.00")).to_be_visible()
+        tab.check()
+
+
+def test_the_theme_is_chosen_and_kept(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/budgets")
+        button = page.get_by_role("button", name=re.compile("^Theme"))
+        background = "getComputedStyle(document.body).backgroundColor"
+        assert page.evaluate(background) == "rgb(250, 250, 249)"
+        button.click()
+        button.click()
+        assert page.evaluate(background) == "rgb(12, 10, 9)"
+        page = tab.open("/insights")
+        assert page.evaluate(background) == "rgb(12, 10, 9)"
+        tab.check()
+
+
+def test_new_requests_come_in_by_themselves(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/logs")
+        expect(page.locator("[data-live]")).to_have_attribute("data-live", "on")
+        newest = page.locator("tr[data-open]").first.get_attribute("data-open")
+        world.ask()
+        expect(page.locator("tr[data-open]").first).not_to_have_attribute("data-open", str(newest), timeout=20_000)
+        page.keyboard.press("j")
+        first = page.locator("tr[data-open]").first.get_attribute("data-open")
+        world.ask()
+        pill = page.get_by_role("button", name=re.compile(r"^\d+ new$"))
+        expect(pill).to_be_visible(timeout=20_000)
+        assert page.locator("tr[data-open]").first.get_attribute("data-open") == first
+        pill.click()
+        expect(page.locator("tr[data-open]").first).not_to_have_attribute("data-open", str(first))
+        page.keyboard.press(" ")
+        expect(page.get_by_role("button", name="Resume")).to_be_visible()
+        tab.check()
