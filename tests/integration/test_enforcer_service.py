@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from bursar_common.eventlog.port import NewRecord
+from bursar_common.events import RETRY_HEADER
 from bursar_common.wire import (
     INTERNAL_TOKEN_HEADER,
     Admitted,
@@ -17,7 +20,7 @@ from bursar_common.wire import (
     Ok,
     Settle,
 )
-from tests.harness import RedisServer, ServiceProcess
+from tests.harness import RedisServer, ServiceProcess, eventually
 from tests.integration.enforcer_world import TOKEN, World, usage_event
 
 
@@ -136,3 +139,27 @@ async def test_the_rebuild_command(world: World) -> None:
     assert "admission is open" in process.output()
     assert {balance.spent for balance in await world.balances(*counters)} == {123}
     assert isinstance(await world.admit("r2"), Admitted)
+
+
+async def test_its_state_is_told_and_a_retried_dead_letter_is_not_charged_twice(world: World) -> None:
+    await world.govern_default()
+    admitted = await world.admit("r1")
+    assert isinstance(admitted, Admitted)
+    status, body = await world.get("/internal/v1/state")
+    assert status == 200
+    state = json.loads(body)
+    assert (state["status"], state["admission"], state["open_holds"]) == ("ok", "open", 1)
+    assert state["positions"]["governance"] == world.governance_events
+    counters = tuple(entry.counter for entry in admitted.hold)
+    charged, retried = (usage_event(name, counters, Amounts(n=100, r=1)) for name in ("r2", "r3"))
+    marked = NewRecord(
+        retried.topic, retried.key, retried.value, ((RETRY_HEADER, b"bursar.usage.v1.dlq:0:0"), *retried.headers)
+    )
+    await world.log.append([charged, marked])
+
+    async def applied() -> bool:
+        return bool(json.loads((await world.get("/internal/v1/state"))[1])["positions"].get("usage:0") == 2)
+
+    await eventually(applied)
+    (after,) = await world.batch(Balances(counters))
+    assert [balance.spent for balance in after.balances] == [100] * 3

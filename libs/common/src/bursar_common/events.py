@@ -32,6 +32,14 @@ OUTBOX_HEADER = "bursar-outbox"
 """Kafka record header ``<outbox id>:<sequence>`` on shipped events: a relay that repeats itself after a crash repeats
 the same sequence numbers, and consumers skip what they have seen."""
 
+RETRY_HEADER = "bursar-retry-of"
+"""Record header ``<dead-letter topic>:<partition>:<offset>`` on a record that was set aside and appended again. For the
+aggregator, which could not read it. The ledger passes over it: its request was settled by the edge, or expired."""
+
+DEAD_LETTER_RETRIED = "bursar.dead_letter.retried.v1"
+"""A :class:`GovernanceData` whose entity is ``dead_letter``, and whose id is ``dead-letter:`` and the value of
+:data:`RETRY_HEADER`: its version makes sure that a letter is retried once."""
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """CloudEvents 1.0, structured mode. ``data`` is left raw: each type has a struct of its own."""
@@ -133,7 +141,7 @@ class GovernanceData(msgspec.Struct, frozen=True, kw_only=True):
     """Data of ``bursar.<entity>.{created,changed,deleted}.v1``, see :mod:`bursar_common.governance`."""
 
     entity: str
-    """``customer``, ``team``, ``user``, ``virtual_key``, ``provider``, ``config``, ``price_book``."""
+    """``customer``, ``team``, ``user``, ``virtual_key``, ``provider``, ``config``, ``price_book``, ``dead_letter``."""
     entity_id: str
     actor: str
     """Who asked: ``admin-token``, ``local``, ``system``."""

@@ -19,6 +19,8 @@ import msgspec
 
 BATCH_PATH = "/internal/v1/batch"
 PRICE_BOOK_PATH = "/internal/v1/price-books/{price_book_id}"
+STATE_PATH = "/internal/v1/state"
+"""For admin-api: ``{"status", "admission"?, "why"?, "open_holds", "positions": {"governance", "usage:<n>"}}``."""
 INTERNAL_TOKEN_HEADER = "x-bursar-internal-token"  # noqa: S105 - a header's name, not a secret
 
 MAX_BATCH_OPERATIONS = 512

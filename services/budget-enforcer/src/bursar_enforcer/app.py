@@ -34,6 +34,7 @@ from bursar_enforcer.policy import Policy
 from bursar_enforcer.projector import Projector
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable, parse_address
+from bursar_enforcer.state import state_of
 from bursar_enforcer.usage_follower import UsageFollower
 
 log = structlog.get_logger()
@@ -174,7 +175,9 @@ async def serve(settings: Settings) -> int:
     enforcer.start()
     enforcer.preparing.add_done_callback(_keep_for_good)
     token = settings.internal_token.get_secret_value()
-    server = Endpoints(enforcer.admission, enforcer.books, enforcer.health, token).server()
+    server = Endpoints(
+        enforcer.admission, enforcer.books, enforcer.health, lambda: state_of(enforcer.ledger), token
+    ).server()
     runner = web.ServerRunner(server, shutdown_timeout=STOP_WAIT_S)
     await runner.setup()
     await listen(runner, settings.enforcer_listen)

@@ -1,4 +1,4 @@
-"""HTTP: four paths, without a router: most of a small batch's time would go into finding its way."""
+"""HTTP: five paths, without a router: most of a small batch's time would go into finding its way."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bursar_common.wire import (
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
     PRICE_BOOK_PATH,
+    STATE_PATH,
     decode_operations,
     encode,
 )
@@ -29,11 +30,17 @@ _JSON = {"Content-Type": "application/json"}
 
 class Endpoints:
     def __init__(
-        self, admission: Admission, books: Books, health: Callable[[], Awaitable[dict[str, str]]], token: str
+        self,
+        admission: Admission,
+        books: Books,
+        health: Callable[[], Awaitable[dict[str, str]]],
+        state: Callable[[], Awaitable[dict[str, Any]]],
+        token: str,
     ) -> None:
         self._admission = admission
         self._books = books
         self._health = health
+        self._state = state
         self._token = token
 
     def server(self) -> web.Server:
@@ -56,6 +63,8 @@ class Endpoints:
             return await self._batch(request)
         if path.startswith(_BOOKS) and request.method == "GET":
             return await self._price_book(request, path[len(_BOOKS) :])
+        if path == STATE_PATH and request.method == "GET":
+            return await self._whole_state(request)
         return web.Response(status=404, text="there is nothing here")
 
     async def _batch(self, request: web.BaseRequest) -> web.Response:
@@ -83,6 +92,14 @@ class Endpoints:
         if encoded is None:
             return web.Response(status=404, text="no such price book")
         return web.Response(body=encoded, headers=_JSON)
+
+    async def _whole_state(self, request: web.BaseRequest) -> web.Response:
+        if not internal_token_ok(request, self._token):
+            return _no_token()
+        try:
+            return web.json_response({**await self._health(), **await self._state()})
+        except (RedisUnavailable, UnsafeRedis) as error:
+            return web.Response(status=503, text=str(error))
 
 
 def _no_token() -> web.Response:

@@ -11,7 +11,7 @@ import structlog
 
 from bursar_common.clock import Clock
 from bursar_common.eventlog.port import EventLog, LogRecord
-from bursar_common.events import OUTBOX_HEADER, USAGE_DENIED, USAGE_EXPIRED, USAGE_RECORDED, USAGE_TOPIC
+from bursar_common.events import OUTBOX_HEADER, RETRY_HEADER, USAGE_DENIED, USAGE_EXPIRED, USAGE_RECORDED, USAGE_TOPIC
 from bursar_common.scopes import parse_counter_id
 from bursar_enforcer import redis_names
 from bursar_enforcer.calls import (
@@ -134,6 +134,9 @@ class UsageFollower:
 
     def _read(self, record: LogRecord) -> Read:
         following = record.offset + 1
+        if any(name == RETRY_HEADER for name, _ in record.headers):
+            # Set aside by the aggregator, not by us: the first copy was applied, or its request settled or expired.
+            return Read(Settled(following), None)
         try:
             event = decode_usage_event(record.value)
             usage = event.data
