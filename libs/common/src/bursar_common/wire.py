@@ -81,6 +81,8 @@ class Admit(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="admit"):
     session: str = ""
     agent: str = ""
     tags: dict[str, str] = {}
+    trace: str | msgspec.UnsetType = msgspec.UNSET
+    """``traceparent`` of the edge's span around this admission; absent where the request's trace is not recorded."""
 
 
 class Authorize(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="authorize"):
