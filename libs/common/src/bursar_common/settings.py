@@ -97,6 +97,17 @@ class Settings(BaseModel):
     usage_retention_days: int = Field(400, ge=1, le=36500)
     """Days that Kafka keeps usage events, by ``bursar topics apply`` and by the check at start. The SQLite log keeps
     them for ever."""
+    content_retention_days: int = Field(30, ge=1, le=3650)
+    """Aggregator: days that ClickHouse keeps stored prompts and answers (which are stored only where content is on)."""
+    content_topic_days: int = Field(7, ge=1, le=3650)
+    """Days that the event log keeps prompts and answers, and those of them that could not be read: the time in which
+    they can be written to ClickHouse again. Never longer than they are kept there."""
+    content_max_bytes: int = Field(512 << 10, ge=1 << 10, le=2 << 20)
+    """Edge: bytes of text stored of one prompt, and of one answer; what is beyond is left out, and marked."""
+    content_patterns: str = Field("", max_length=16 << 10)
+    """Edge: further secrets that are taken out of prompts and answers before they leave the process: regular
+    expressions in RE2's syntax, one a line, at most 32 of 500 characters each. Of a pattern with a group only what the
+    group matched is taken out."""
     outbox_dir: Path | None = None
     """Folder of the edge's outbox in a cluster (a volume that outlives the process); empty: ``BURSAR_HOME``."""
     outbox_max_bytes: int = Field(2 << 30, ge=1 << 20)
@@ -104,6 +115,16 @@ class Settings(BaseModel):
     ca_file: Path | None = None
     """Certificates (PEM) to trust when connecting to Kafka, Redis and ClickHouse, and beside the system's own when
     connecting to providers."""
+    metrics_token: SecretStr = SecretStr("")
+    """Bearer token that opens ``/metrics`` of every service and nothing else: for Prometheus. Empty: on one
+    machine whoever may use the admin API may read it; elsewhere it takes the internal token or a listener on loopback.
+    """
+    metrics_tags: str = ""
+    """Edge: names (comma separated, at most eight) of tags, of ``project``, ``repository``, ``branch``, ``environment``
+    or ``cost_center`` to carry as labels ``tag_<name>`` on its metrics."""
+    metrics_label_sets: int = Field(1000, ge=10, le=20_000)
+    """Edge: how many sets of provider, model, customer, team, key and tags its metrics tell apart, some 80 series each.
+    Requests beyond are counted under ``other``. Enforcer: how many budgets and limits it shows."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Of the log lines on standard error: ``debug``, ``info``, ``warning`` or ``error``."""
     single_machine: bool = False
