@@ -7,7 +7,9 @@ import pytest
 from bursar_common.topic_rules import DAY_MS, FoundTopic, TopicSpec, changes_for, problems_of, topic_specs
 
 SPECS = {spec.name: spec for spec in topic_specs(400)}
-GOVERNANCE, USAGE, SNAPSHOTS = (SPECS[f"bursar.{name}.v1"] for name in ("governance", "usage", "ledger-snapshots"))
+GOVERNANCE, USAGE, SNAPSHOTS, CONTENT = (
+    SPECS[f"bursar.{name}.v1"] for name in ("governance", "usage", "ledger-snapshots", "content")
+)
 
 
 def found(spec: TopicSpec, *, partitions: int | None = None, replicas: int = 3, **config: str) -> FoundTopic:
@@ -31,7 +33,8 @@ def test_every_topic_has_a_dead_letter_topic_of_as_many_partitions_kept_until_ha
     assert len(sources) == 6
     for spec in sources:
         dead = SPECS[f"{spec.name}.dlq"]
-        assert (dead.partitions, dead.retention_ms, dead.compacted) == (spec.partitions, -1, False)
+        kept_ms = spec.retention_ms if spec is CONTENT else -1  # prompts that cannot be read are prompts
+        assert (dead.partitions, dead.retention_ms, dead.compacted) == (spec.partitions, kept_ms, False)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,9 @@ def test_every_topic_has_a_dead_letter_topic_of_as_many_partitions_kept_until_ha
         (USAGE, found(USAGE, retention_ms=str(399 * DAY_MS)), "kept 399 days instead of 400 days"),
         (USAGE, found(USAGE, partitions=6), "has 6 partitions instead of 12"),
         (SNAPSHOTS, found(SNAPSHOTS, cleanup_policy="delete"), "cleanup.policy=delete"),
+        (CONTENT, found(CONTENT, retention_ms=str(6 * DAY_MS)), "kept 6 days instead of 7 days"),
+        (CONTENT, found(CONTENT, retention_ms=str(8 * DAY_MS)), "kept 8 days, and prompts"),
+        (CONTENT, found(CONTENT, retention_ms="-1"), "kept for ever, and prompts"),
     ],
 )
 def test_a_wrong_topic_is_named_with_its_fix(spec: TopicSpec, topic: FoundTopic | None, part: str) -> None:

@@ -22,6 +22,7 @@ CONTENT_TOPIC = "bursar.content.v1"
 USAGE_RECORDED = "bursar.usage.recorded.v1"
 USAGE_EXPIRED = "bursar.usage.expired.v1"
 USAGE_DENIED = "bursar.usage.denied.v1"
+CONTENT_RECORDED = "bursar.content.recorded.v1"
 
 Outcome: TypeAlias = Literal[
     "completed", "interrupted", "unreadable", "unknown", "expired", "upstream_error", "not_sent", "refused"
@@ -45,7 +46,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """CloudEvents 1.0, structured mode. ``data`` is left raw: each type has a struct of its own."""
 
     id: str
-    """``usage:<request id>``, ``expired:<request id>``, ``denied:<request id>``, others a UUIDv7."""
+    """``usage:<request id>``, ``expired:<request id>``, ``denied:<request id>``, ``content:<request id>``, others a
+    UUIDv7."""
     source: str
     """``bursar/edge``, ``bursar/enforcer``, ``bursar/admin`` (no host names)."""
     type: str
@@ -137,6 +139,46 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     time_to_first_token_ms: int | None = None
 
 
+class ContentPart(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One piece of a prompt or of an answer, secrets taken out."""
+
+    role: str
+    """``system``, ``user``, ``assistant`` or ``tools``; of an answer ``assistant``."""
+    kind: str
+    """``text``, ``thinking``, ``tool_use``, ``tool_result``, ``image``, ``document``, ``error`` or another block's
+    type."""
+    name: str
+    """Of a tool its name, of an image its media type; else empty."""
+    text: str
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of ``bursar.content.recorded.v1``: what one request said and was answered. Written only where content is on
+    for its key; secrets were taken out before it left the edge."""
+
+    request_id: str
+    started_at_ms: int
+    virtual_key_id: str
+    team_id: str = ""
+    customer_id: str = ""
+    user_id: str = ""
+    session_id: str = ""
+    agent_id: str = ""
+    model: str = ""
+    prompt: tuple[ContentPart, ...] = ()
+    """Oldest first; where not all of it is stored, the oldest is missing."""
+    answer: tuple[ContentPart, ...] = ()
+    prompt_bytes: int = 0
+    """Size of the request's body as it came."""
+    answer_bytes: int = 0
+    """Size of the answer's body as it came."""
+    prompt_cut: bool = False
+    """Some of the prompt is not stored."""
+    answer_cut: bool = False
+    redacted: int = 0
+    """Secrets taken out of what is stored."""
+
+
 class GovernanceData(msgspec.Struct, frozen=True, kw_only=True):
     """Data of ``bursar.<entity>.{created,changed,deleted}.v1``, see :mod:`bursar_common.governance`."""
 
@@ -154,6 +196,7 @@ class GovernanceData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _usage_decoder = msgspec.json.Decoder(Usage)
+_content_decoder = msgspec.json.Decoder(Content)
 _governance_decoder = msgspec.json.Decoder(GovernanceData)
 _envelope_decoder = msgspec.json.Decoder(Envelope)
 _encode = msgspec.json.Encoder().encode
@@ -174,6 +217,11 @@ def decode_envelope(value: bytes) -> Envelope:
 def decode_usage(envelope: Envelope) -> Usage:
     """Raises msgspec.DecodeError / ValidationError: poison."""
     return _usage_decoder.decode(envelope.data)
+
+
+def decode_content(envelope: Envelope) -> Content:
+    """Raises msgspec.DecodeError / ValidationError: poison."""
+    return _content_decoder.decode(envelope.data)
 
 
 def decode_governance(envelope: Envelope) -> GovernanceData:

@@ -17,8 +17,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from bursar_common.events import GovernanceData
+from bursar_common.finance import FINANCE_TYPES
 
 Enforcement: TypeAlias = Literal["standard", "strict", "observe"]
+ContentRule: TypeAlias = Literal["on", "off", ""]
+"""Whether prompts and answers are stored; empty: says nothing."""
 
 CONFIG_ID = "config"
 """Entity id of the one installation-wide configuration."""
@@ -83,6 +86,7 @@ class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None: every configured provider, all priced models; empty: none."""
     budgets: tuple[Budget, ...] = ()
     rate_limit: RateLimit | None = None
+    content: ContentRule = ""
 
 
 class Team(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,6 +98,7 @@ class Team(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """IANA name; empty: the customer's, else UTC."""
     budgets: tuple[Budget, ...] = ()
     rate_limit: RateLimit | None = None
+    content: ContentRule = ""
 
 
 class Customer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -149,6 +154,33 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     enforce_auth_on_inference: bool = True
     default_virtual_key_id: str = ""
     """Key that requests without one are booked on when enforcement is off."""
+    content: Literal["on", "off"] = "off"
+    """Whether prompts and answers are stored where neither team nor key says otherwise."""
+
+
+class ContentDeletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Document of ``bursar.content_deletion.created.v1``: content of whom is to be deleted, whatever is replayed later.
+    One of the three ids is set."""
+
+    id: str
+    created_at_ms: int
+    before_ms: int
+    """Content of requests that started before this is deleted, also where it arrives later."""
+    user_id: str = ""
+    virtual_key_id: str = ""
+    session_id: str = ""
+
+    def covers(self, user_id: str, virtual_key_id: str, session_id: str, started_at_ms: int) -> bool:
+        """Whether the content of such a request is deleted."""
+        return started_at_ms < self.before_ms and (
+            (self.user_id != "" and user_id == self.user_id)
+            or (self.virtual_key_id != "" and virtual_key_id == self.virtual_key_id)
+            or (self.session_id != "" and session_id == self.session_id)
+        )
+
+
+CONTENT_DELETION = "content_deletion"
+"""Entity of governance events that delete content. Its documents are kept by no store but the log."""
 
 
 DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
@@ -163,7 +195,14 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
 
 def read_document(entity: str, document: Mapping[str, Any]) -> Any:
     """The typed document. Unknown fields are ignored: an older release may read a newer event."""
-    return msgspec.convert(document, DOCUMENT_TYPES[entity], strict=False)
+    return msgspec.convert(document, (DOCUMENT_TYPES.get(entity) or FINANCE_TYPES[entity]), strict=False)
+
+
+def content_stored(config: Config, team: Team | None, key: VirtualKey) -> bool:
+    """Whether prompts and answers of a key's requests are stored: any of the three switches it on, and who says ``off``
+    below the installation, key or team, forbids it whatever the others say."""
+    below = (key.content, team.content if team is not None else "")
+    return "off" not in below and ("on" in below or config.content == "on")
 
 
 def effective_timezone(team: Team | None, customer: Customer | None) -> str:

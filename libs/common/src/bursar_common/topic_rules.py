@@ -25,7 +25,8 @@ USAGE_PARTITIONS = 12
 """Divides evenly over 2, 3, 4, 6 and 12 consumers."""
 ALERTS_DAYS = 90
 CONTENT_DAYS = 7
-"""Bodies are the most private thing there is: long enough to write them to where they are kept, and to repair that."""
+"""Bodies are the most private thing there is: long enough to write them to where they are kept, and to repair that.
+Their dead letters are bodies as well, and wait no longer."""
 REPLICAS = 3
 MIN_IN_SYNC_REPLICAS = 2
 """An acknowledged event is on two brokers: it survives the loss of any one."""
@@ -44,7 +45,9 @@ class TopicSpec:
     """Kept at least this long; FOR_EVER_MS: for ever."""
     compacted: bool = False
     why: str = ""
-    """What goes wrong when it forgets."""
+    """What goes wrong when it forgets; of a topic that must forget, when it does not."""
+    forgets: bool = False
+    """Kept no longer than ``retention_ms``, either."""
 
     def config(self, single_broker: bool) -> dict[str, str]:
         """Kafka's settings for a new topic."""
@@ -83,7 +86,7 @@ class Problem:
         return f"{self.topic}: {self.wrong}. To fix it: {self.fix}"
 
 
-def topic_specs(usage_retention_days: int) -> tuple[TopicSpec, ...]:
+def topic_specs(usage_retention_days: int, content_days: int = CONTENT_DAYS) -> tuple[TopicSpec, ...]:
     """All topics, each with its dead-letter topic behind it."""
     sources = (
         TopicSpec(GOVERNANCE_TOPIC, 1, FOR_EVER_MS, why="keys, teams and budgets are rebuilt from it"),
@@ -93,11 +96,19 @@ def topic_specs(usage_retention_days: int) -> tuple[TopicSpec, ...]:
         TopicSpec(CORRECTIONS_TOPIC, 1, FOR_EVER_MS, why="corrected bills are rebuilt from it"),
         TopicSpec(SNAPSHOTS_TOPIC, 1, FOR_EVER_MS, compacted=True, why="only the latest of each counter is wanted"),
         TopicSpec(ALERTS_TOPIC, 1, ALERTS_DAYS * DAY_MS, why="alerts of a quarter are looked up in it"),
-        TopicSpec(CONTENT_TOPIC, USAGE_PARTITIONS, CONTENT_DAYS * DAY_MS, why="bodies wait in it to be written"),
+        TopicSpec(
+            CONTENT_TOPIC, USAGE_PARTITIONS, content_days * DAY_MS, why="prompts wait in it to be written", forgets=True
+        ),
     )  # fmt: skip
     specs: list[TopicSpec] = []
     for source in sources:
-        dead = TopicSpec(f"{source.name}.dlq", source.partitions, FOR_EVER_MS, why="dead letters wait to be handled")
+        dead = TopicSpec(
+            f"{source.name}.dlq",
+            source.partitions,
+            source.retention_ms if source.forgets else FOR_EVER_MS,
+            why="dead letters wait to be handled",
+            forgets=source.forgets,
+        )
         specs += (source, dead)
     return tuple(specs)
 
@@ -196,6 +207,16 @@ def _retention_problems(spec: TopicSpec, found: FoundTopic) -> list[Problem]:
             Problem(
                 spec.name,
                 f"is kept {retention_ms / DAY_MS:g} days instead of {wanted}, but {spec.why}",
+                APPLY,
+                {"retention.ms": str(spec.retention_ms)},
+            )
+        )
+    if spec.forgets and not 0 <= retention_ms <= spec.retention_ms:
+        kept = "for ever" if retention_ms < 0 else f"{retention_ms / DAY_MS:g} days"
+        problems.append(
+            Problem(
+                spec.name,
+                f"is kept {kept}, and prompts and answers must be forgotten after {spec.retention_ms / DAY_MS:g} days",
                 APPLY,
                 {"retention.ms": str(spec.retention_ms)},
             )

@@ -42,7 +42,7 @@ async def check_topics(settings: Settings) -> list[Problem]:
     if not settings.kafka_bootstrap:
         return []
     async with _admin(settings) as admin:
-        specs = topic_specs(settings.usage_retention_days)
+        specs = topic_specs(settings.usage_retention_days, settings.content_topic_days)
         found = await _find(admin, [spec.name for spec in specs])
         return _judge(specs, found, settings.single_broker)
 
@@ -63,7 +63,7 @@ async def apply_topics(settings: Settings) -> list[str]:
         return []
     done: list[str] = []
     async with _admin(settings) as admin:
-        specs = topic_specs(settings.usage_retention_days)
+        specs = topic_specs(settings.usage_retention_days, settings.content_topic_days)
         found = await _find(admin, [spec.name for spec in specs])
         missing = [spec for spec in specs if spec.name not in found]
         if missing:

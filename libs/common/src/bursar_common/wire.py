@@ -225,6 +225,8 @@ class Admitted(msgspec.Struct, gc=False, frozen=True, tag_field="reply", tag="ad
     """The cost estimates themselves, also where no counter applies."""
     would_refuse: str = ""
     """Counter id of an ``observe`` budget that had no room, else empty."""
+    content: bool = False
+    """Prompt and answer are to be stored (:func:`bursar_common.governance.content_stored`)."""
 
 
 class ModelEntry(msgspec.Struct, gc=False, frozen=True):
