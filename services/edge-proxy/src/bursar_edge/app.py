@@ -20,6 +20,7 @@ from bursar_common.ids import IdMinter, uuid7
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
+from bursar_common.tracing import open_tracing
 from bursar_common.wire import Authorize, Refused
 from bursar_edge import health
 from bursar_edge.admission import LEDGER_TRIES_S, Enforcer
@@ -33,7 +34,7 @@ from bursar_edge.head_facts import HeadFacts, facts_of
 from bursar_edge.health import Neighbour
 from bursar_edge.incoming import ClientGone, Incoming, answer_headers
 from bursar_edge.management_relay import relay_to_admin
-from bursar_edge.outbox import OUTBOX_FILE, Outbox
+from bursar_edge.outbox import COMMIT_PACE_S, OUTBOX_FILE, Outbox
 from bursar_edge.refusals import say
 from bursar_edge.relay import Times
 from bursar_edge.request_head import BadHead, read_head
@@ -42,6 +43,8 @@ from bursar_edge.upstream import Upstreams
 
 log = structlog.get_logger()
 
+SERVICE = "edge-proxy"
+"""As log lines and telemetry name it."""
 MAX_HEADER_BYTES = 16 * 1024
 """One line of a request's head: the longest real ones are tokens and beta lists of a few kB."""
 MAX_HEADERS = 128
@@ -108,6 +111,7 @@ class Edge:
             settings.enforcer_url, token, admission_wait_s=settings.admission_wait_s, tries_s=self._waits.ledger_s
         )
         self.outbox = make_outbox(settings, remote)
+        self._tracing = open_tracing(environ, SERVICE)
         self.parts = Parts(
             enforcer=self.enforcer,
             outbox=self.outbox,
@@ -119,6 +123,7 @@ class Edge:
             times=Times(self._waits.ping_s, self._waits.silence_s, self._clock.now_ms),
             answer_s=self._waits.answer_s,
             renew_s=settings.hold_ttl_s / 6,
+            tracing=self._tracing,
         )
         self._neighbours: dict[str, Neighbour] = {}
         self._active = 0
@@ -132,6 +137,8 @@ class Edge:
         await self.outbox.start()
         await self.upstreams.start()
         await self.enforcer.start()
+        if self._tracing is not None:
+            self._tracing.start()
         settings = self.settings
         if settings.single_machine:
             for name, url in (
@@ -187,6 +194,8 @@ class Edge:
         for neighbour in self._neighbours.values():
             await neighbour.close()
         await self.outbox.close()
+        if self._tracing is not None:
+            await self._tracing.stop()
         return left
 
     # ---- requests
@@ -321,11 +330,12 @@ def make_outbox(settings: Settings, remote: EventLog | None = None) -> Outbox:
                 "BURSAR_OUTBOX_DIR is not set: the edge needs a folder that outlives the process for events that are"
                 " not in Kafka yet."
             )
-        local = SqliteEventLog(folder / OUTBOX_FILE)
+        local = SqliteEventLog(folder / OUTBOX_FILE, pace_s=COMMIT_PACE_S)
         return Outbox(local, remote or open_log(settings), max_bytes=settings.outbox_max_bytes)
     if settings.home is None:
         raise SettingsError("Neither BURSAR_KAFKA_BOOTSTRAP nor BURSAR_HOME is set, so there is no event log to use.")
-    return Outbox(SqliteEventLog(settings.home / LOG_FILE), None, max_bytes=settings.outbox_max_bytes)
+    local = SqliteEventLog(settings.home / LOG_FILE, pace_s=COMMIT_PACE_S)
+    return Outbox(local, None, max_bytes=settings.outbox_max_bytes)
 
 
 async def serve(settings: Settings) -> int:
@@ -362,5 +372,5 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    configure_logging("edge-proxy", settings.log_level)
+    configure_logging(SERVICE, settings.log_level)
     return run(lambda: serve(settings))

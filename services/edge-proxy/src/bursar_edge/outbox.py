@@ -28,6 +28,10 @@ EVENT_MAX_BYTES = 32 * 1024
 """Space reserved for a request's event before it is forwarded: attribution is bounded, so events stay below."""
 DISK_RESERVE_BYTES = 64 << 20
 """Free space below which nothing is forwarded: what runs must still be recorded."""
+COMMIT_PACE_S = 0.010
+"""Shortest time between the beginnings of two commits. The first event after a pause is durable within one fsync;
+requests that follow one another faster share a commit, and the settlements after it a round trip: each would otherwise
+take its own from the next request's time. An event waits this much longer at most for being durable."""
 CHECK_S = 1.0
 """How often free space and the outbox's size are looked at."""
 RETRY_S = 0.25

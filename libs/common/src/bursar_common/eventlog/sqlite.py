@@ -54,10 +54,12 @@ _decode_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...]).decode
 
 
 class SqliteEventLog:
-    """EventLog on the file ``path``. To be used from one event loop, the one that called ``start``."""
+    """EventLog on the file ``path``. To be used from one event loop, the one that called ``start``. Commits are at
+    least ``pace_s`` apart."""
 
-    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+    def __init__(self, path: Path, *, clock: Clock | None = None, pace_s: float = 0.0) -> None:
         self.path = path
+        self._pace_s = pace_s
         self._clock = clock or SystemClock()
         self._writer: Writer | None = None
         self._reader: sqlite3.Connection | None = None
@@ -76,7 +78,7 @@ class SqliteEventLog:
         self._loop = asyncio.get_running_loop()
 
         def open_both() -> tuple[Writer, sqlite3.Connection]:
-            writer = Writer(self.path, self._clock.now_ms, self._on_done)
+            writer = Writer(self.path, self._clock.now_ms, self._on_done, pace_s=self._pace_s)
             return writer, open_file(self.path, writer=False)
 
         writer, self._reader = await asyncio.to_thread(open_both)

@@ -60,10 +60,14 @@ class Work:
 
 
 class Writer:
-    """Owns the writing connection and its thread. ``on_done`` is called in the event loop, once a group."""
+    """Owns the writing connection and its thread. ``on_done`` is called in the event loop, once a group. Transactions
+    begin at least ``pace_s`` apart: one after a pause begins at once, in a rush what comes meanwhile shares one."""
 
-    def __init__(self, path: Path, now_ms: Callable[[], int], on_done: Callable[[list[Work]], None]) -> None:
+    def __init__(
+        self, path: Path, now_ms: Callable[[], int], on_done: Callable[[list[Work]], None], *, pace_s: float = 0.0
+    ) -> None:
         self._path = path
+        self._pace_s = pace_s
         self._now_ms = now_ms
         self._on_done = on_done
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
@@ -89,10 +93,17 @@ class Writer:
 
     def _run(self) -> None:
         stopping = False
+        next_s = 0.0
         while not stopping:
             first = self._queue.get()
             if first is None:
                 break
+            if self._pace_s:
+                now_s = time.monotonic()
+                if now_s < next_s:
+                    time.sleep(next_s - now_s)
+                    now_s = next_s
+                next_s = now_s + self._pace_s
             group = [first]
             records, size_bytes = len(first.records), first.size_bytes
             while records < GROUP_MAX_RECORDS and size_bytes < GROUP_MAX_BYTES:
