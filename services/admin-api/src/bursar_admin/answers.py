@@ -87,6 +87,7 @@ class CustomerAnswer(LimitedAnswer):
 
 class TeamAnswer(CustomerAnswer):
     customer_id: str | None
+    content: Literal["on", "off"] | None
 
 
 class UserAnswer(TypedDict):
@@ -117,6 +118,10 @@ class VirtualKeyAnswer(LimitedAnswer):
     expires_at: str | None
     created_at: str
     provider_configs: list[ProviderConfigAnswer] | None
+    content: Literal["on", "off"] | None
+    content_stored: Annotated[
+        bool, Field(description="Whether prompts and answers of this key are stored, after team and installation.")
+    ]
     version: int
     value: NotRequired[str]
 
@@ -236,6 +241,7 @@ class QuotaAnswer(TypedDict):
 class ClientConfigAnswer(TypedDict):
     enforce_auth_on_inference: bool
     default_virtual_key_id: str | None
+    content: Literal["on", "off"]
 
 
 class ConfigAnswer(TypedDict):

@@ -60,6 +60,7 @@ def _changed(projection: Projection, before: VirtualKey, body: VirtualKeyBody, m
         user_id=reference(projection, "user", "user_id", body.user_id) if body.given("user_id") else before.user_id,
         is_active=body.is_active if body.is_active is not None else before.is_active,
         expires_at_s=body.expires_at if body.given("expires_at") else before.expires_at_s,
+        content=(body.content or "") if body.given("content") else before.content,
     )
     zones = Zones(zone_of(projection, before), zone_of(projection, after))
     return msgspec.structs.replace(

@@ -147,6 +147,7 @@ def create_team(projection: Projection, body: TeamBody, moment: Moment) -> Decis
         created_at_s=moment.now_s,
         customer_id=customer_id,
         timezone=body.timezone or "",
+        content=body.content or "",
     )
     zone = zone_of(projection, document)
     after = with_limits(document, body, "", Zones(zone, zone), moment)
@@ -163,6 +164,7 @@ def change_team(projection: Projection, team_id: str, body: TeamBody, moment: Mo
         if body.given("customer_id")
         else before.customer_id,
         timezone=(body.timezone or "") if body.given("timezone") else before.timezone,
+        content=(body.content or "") if body.given("content") else before.content,
     )
     check_name(projection, "team", after.customer_id, after.name, team_id)
     zones = Zones(zone_of(projection, before), zone_of(projection, after))

@@ -115,6 +115,7 @@ def change_config(projection: Projection, body: ConfigBody, moment: Moment) -> D
     after = Config(
         enforce_auth_on_inference=before.enforce_auth_on_inference if enforce is None else enforce,
         default_virtual_key_id=key_id,
+        content=(given.content or "off") if given.given("content") else before.content,
     )
     if not after.enforce_auth_on_inference and not key_id:
         raise bad_field(

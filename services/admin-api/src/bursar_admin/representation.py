@@ -34,6 +34,7 @@ from bursar_common.governance import (
     Team,
     User,
     VirtualKey,
+    content_stored,
 )
 from bursar_common.money import dollars_float
 from bursar_common.scopes import Unit, counter_id
@@ -219,6 +220,7 @@ def team_answer(projection: Projection, document: Team, figures: Figures, now_s:
         "timezone": document.timezone,
         "budgets": _budgets(document, zone, figures, now_s),
         "rate_limit": rate_limit_answer(document.rate_limit, zone, figures, now_s),
+        "content": document.content or None,
         "created_at": _made(document.created_at_s),
         "version": projection.version(document.id),
     }
@@ -263,6 +265,8 @@ def key_answer(projection: Projection, document: VirtualKey, figures: Figures, n
         "provider_configs": None if configs is None else [_config(c, zone, figures, now_s) for c in configs],
         "budgets": _budgets(document, zone, figures, now_s),
         "rate_limit": rate_limit_answer(document.rate_limit, zone, figures, now_s),
+        "content": document.content or None,
+        "content_stored": content_stored(projection.config(), team, document),
         "created_at": _made(document.created_at_s),
         "version": projection.version(document.id),
     }

@@ -33,6 +33,12 @@ MAX_BUDGETS = 16
 """Budgets of one owner: each is a counter that every request of the owner passes."""
 MAX_PROVIDER_CONFIGS = 32
 MAX_PRICE_OVERRIDES = 512
+ContentRule = Literal["on", "off"]
+CONTENT = Field(
+    None,
+    description="Whether prompts and answers are stored: `on`, `off` (forbids it, whatever anybody else says), or "
+    "null: as team or installation say.",
+)
 
 
 class Body(BaseModel):
@@ -98,6 +104,7 @@ class TeamBody(Limited):
     name: Name | None = None
     customer_id: Reference | None = None
     timezone: TimezoneName | None = None
+    content: ContentRule | None = CONTENT
     version: Version | None = None
 
 
@@ -119,6 +126,7 @@ class VirtualKeyBody(Limited):
     is_active: bool | None = None
     expires_at: TimeS | None = None
     provider_configs: Annotated[list[ProviderConfigBody], Field(max_length=MAX_PROVIDER_CONFIGS)] | None = None
+    content: ContentRule | None = CONTENT
     version: Version | None = None
 
 
@@ -167,6 +175,9 @@ class ProviderBody(Body):
 class ClientConfigBody(Body):
     enforce_auth_on_inference: bool | None = None
     default_virtual_key_id: Reference | None = None
+    content: ContentRule | None = Field(
+        None, description="Whether prompts and answers are stored where neither team nor key says otherwise."
+    )
 
 
 class ConfigBody(Body):

@@ -288,6 +288,7 @@ class Admission:
                 expected_nusd=amounts[0],
                 bound_nusd=bound_nusd,
                 would_refuse=plan.counters[would - 1].id if would else "",
+                content=way.content,
             )
         elif kind == b"refused":
             replies[place] = refusal(plan, result, amounts, way.owners, self.now_s())

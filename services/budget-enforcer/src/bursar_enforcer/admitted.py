@@ -44,6 +44,7 @@ def make_answer(way: Way, plan: Plan, ttl_s: int) -> Answer:
         expected_nusd=gap,
         bound_nusd=gap,
         would_refuse=gap,
+        content=way.content,
     )
     template = encode(admitted).replace(b"%", b"%%").replace(_GAP, b"%b")
     places = [place for counter in plan.counters for place in (counter.expected_at, counter.bound_at)]

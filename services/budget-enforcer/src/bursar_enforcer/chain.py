@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bursar_common.governance import (
     Budget,
+    Config,
     Customer,
     Provider,
     ProviderConfig,
     RateLimit,
     Team,
     VirtualKey,
+    content_stored,
     effective_timezone,
 )
 from bursar_common.pricing import CompiledModel, PriceBook, allowed
@@ -39,6 +41,7 @@ class Way:
         "answer",
         "book",
         "config",
+        "content",
         "facts",
         "limits",
         "model",
@@ -61,6 +64,7 @@ class Way:
         config: ProviderConfig | None,
         limits: tuple[Limit, ...],
         versions: dict[str, str],
+        content: bool = False,
     ) -> None:
         self.owners = owners
         self.route = route
@@ -71,6 +75,8 @@ class Way:
         self.limits = limits
         self.strict = next((limit for limit in limits if limit.mode == "S"), None)
         self.versions = versions
+        self.content = content
+        """Prompt and answer are to be stored."""
         self.plan: Plan | None = None
         self.answer: Answer | None = None
         """What its admissions are answered, made at first use and anew for each plan."""
@@ -92,7 +98,7 @@ class Way:
 class KeyPolicy:
     """Everything that judges the requests of one key, as read at ``versions``. Immutable but for remembered ways."""
 
-    __slots__ = ("books", "changes", "customer", "key", "owners", "providers", "team", "versions", "ways")
+    __slots__ = ("books", "changes", "content", "customer", "key", "owners", "providers", "team", "versions", "ways")
 
     def __init__(
         self,
@@ -103,7 +109,9 @@ class KeyPolicy:
         books: dict[str, PriceBook],
         versions: dict[str, str],
         changes: bytes,
+        config: Config | None = None,
     ) -> None:
+        self.content = content_stored(config or Config(), team, key)
         self.changes = changes
         """Count of policy changes up to which ``versions`` are known to be right; moved on by admissions."""
         self.key = key
@@ -213,6 +221,7 @@ def choose(policy: KeyPolicy, provider: str, model: str) -> Choice:
             config=candidate.config,
             limits=limits_of(policy, candidate.config),
             versions=policy.versions,
+            content=policy.content,
         )
     if permitted_unpriced:
         return Refused("unpriced_model", subject=model, owners=owners)

@@ -122,6 +122,7 @@ class Policy:
         customer_id = key.customer_id or (team.customer_id if team is not None else "")
         if customer_id:
             customer = await self._document("customer", customer_id, Customer, versions)
+        config = await self._document("config", CONFIG_ID, Config, versions)
         version, documents = await self._ledger.commands(
             [("HGET", redis_names.POLICY, redis_names.PROVIDERS_VERSION), ("HVALS", redis_names.PROVIDERS)]
         )
@@ -131,7 +132,8 @@ class Policy:
         if len(self._by_key) >= MAX_KEYS_CACHED:
             self._by_key.clear()
         books = {provider.id: book for provider in providers if (book := await self._books.of(provider)) is not None}
-        policy = self._by_key[key_id] = KeyPolicy(key, team, customer, tuple(providers), books, versions, changes)
+        policy = KeyPolicy(key, team, customer, tuple(providers), books, versions, changes, config)
+        self._by_key[key_id] = policy
         return policy
 
     async def current(self, policies: Iterable[KeyPolicy]) -> set[str]:

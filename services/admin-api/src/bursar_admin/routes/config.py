@@ -40,6 +40,7 @@ class Configuration:
             "client_config": {
                 "enforce_auth_on_inference": config.enforce_auth_on_inference,
                 "default_virtual_key_id": config.default_virtual_key_id or None,
+                "content": config.content,
             },
             "version": self.desk.projection.version(CONFIG_ID),
         }
