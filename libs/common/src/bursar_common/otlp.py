@@ -1,0 +1,303 @@
+"""Where telemetry goes: OpenTelemetry's own environment variables, and the two ways of sending OTLP.
+
+The variables and their defaults are those of the OTLP exporter specification; a value it does not know is ignored and
+named in a warning. One departs from it: without ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or the signal's own) nothing is sent.
+Values of header variables are secrets: no message tells them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ssl
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+from bursar_common.spans import Value
+
+Signal = Literal["traces", "metrics"]
+Kind = Literal["http/protobuf", "grpc"]
+
+TIMEOUT_S = 10.0
+"""One attempt to send, unless ``OTEL_EXPORTER_OTLP_TIMEOUT`` says otherwise."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""Of a receiver's answer: it says how many were rejected, if any."""
+_RETRYABLE_STATUS = frozenset((429, 502, 503, 504))
+"""As the OTLP specification lists them."""
+_RETRYABLE_CODES = frozenset(
+    ("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
+)
+_GRPC_METHODS: dict[Signal, str] = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+}
+
+
+class NotSent(Exception):
+    """An attempt failed. The text names a status or a kind of error, never what a server or a variable said."""
+
+    def __init__(self, why: str, *, retryable: bool, after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.retryable = retryable
+        self.after_s = after_s
+        """How long the receiver asked to be left alone."""
+
+
+class Destination(NamedTuple):
+    """One signal's receiver."""
+
+    signal: Signal
+    kind: Kind
+    endpoint: str
+    """For HTTP the whole address with the signal's path; for gRPC ``host:port``."""
+    headers: tuple[tuple[str, str], ...]
+    timeout_s: float
+    compress: bool
+    secure: bool
+    certificate: str = ""
+    """File of certificates to trust in place of the system's; the next two: the client's own."""
+    client_key: str = ""
+    client_certificate: str = ""
+
+    def __repr__(self) -> str:
+        return f"Destination({self.signal}, {self.kind}, {self.where})"
+
+    @property
+    def where(self) -> str:
+        """The endpoint without user and password, to be told."""
+        if "@" not in self.endpoint:
+            return self.endpoint
+        scheme, separator, rest = self.endpoint.rpartition("://")
+        return scheme + separator + rest.rpartition("@")[2]
+
+
+def disabled(environ: Mapping[str, str]) -> bool:
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def destination(environ: Mapping[str, str], signal: Signal, ignored: list[str]) -> Destination | None:
+    """Where ``signal`` goes; None: nowhere. Names of variables whose values are not understood go to ``ignored``."""
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
+
+    def variable(name: str) -> tuple[str, str]:
+        """The signal's own variable goes before the general one; which it was, and its value."""
+        for full in (own + name, "OTEL_EXPORTER_OTLP_" + name):
+            if environ.get(full, "").strip():
+                return full, environ[full].strip()
+        return "", ""
+
+    endpoint_variable, endpoint = variable("ENDPOINT")
+    exporter = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower()
+    if not endpoint or disabled(environ) or exporter == "none":
+        return None
+    if exporter not in ("", "otlp"):
+        ignored.append(f"OTEL_{signal.upper()}_EXPORTER")
+    name, text = variable("PROTOCOL")
+    kind: Kind = "http/protobuf"
+    if text.lower() == "grpc":
+        kind = "grpc"
+    elif text and text.lower() != "http/protobuf":
+        ignored.append(name)
+    name, text = variable("TIMEOUT")
+    timeout_s = TIMEOUT_S
+    if text:
+        try:
+            timeout_s = max(float(text) / 1000, 0.001)
+        except ValueError:
+            ignored.append(name)
+    name, text = variable("COMPRESSION")
+    if text.lower() not in ("", "none", "gzip"):
+        ignored.append(name)
+    headers_variable, headers_text = variable("HEADERS")
+    headers, understood = read_pairs(headers_text)
+    if not understood:
+        ignored.append(headers_variable)
+    parts = urlsplit(endpoint)
+    secure = parts.scheme == "https"
+    if kind == "grpc":
+        if parts.scheme in ("http", "https"):
+            endpoint = parts.netloc
+        else:
+            secure = variable("INSECURE")[1].lower() != "true"
+    elif parts.scheme not in ("http", "https"):
+        ignored.append(endpoint_variable)
+        return None
+    elif endpoint_variable != own + "ENDPOINT":
+        endpoint = f"{endpoint.rstrip('/')}/v1/{signal}"
+    return Destination(
+        signal=signal,
+        kind=kind,
+        endpoint=endpoint,
+        headers=tuple((name.lower(), value) for name, value in headers.items()),
+        timeout_s=timeout_s,
+        compress=text.lower() == "gzip",
+        secure=secure,
+        certificate=variable("CERTIFICATE")[1],
+        client_key=variable("CLIENT_KEY")[1],
+        client_certificate=variable("CLIENT_CERTIFICATE")[1],
+    )
+
+
+def read_pairs(text: str) -> tuple[dict[str, str], bool]:
+    """``name=value,name=value`` with values percent-encoded (plain ones are taken too); False: some part was not such
+    a pair, or holds what no header may, and was left out."""
+    pairs: dict[str, str] = {}
+    understood = True
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        name, value = unquote(name).strip(), unquote(value).strip()
+        if not part.strip():
+            continue
+        if not equals or not name or not (name.isascii() and name.isprintable()) or not value.isprintable():
+            understood = False
+            continue
+        pairs[name] = value
+    return pairs, understood
+
+
+def resource_attributes(
+    environ: Mapping[str, str], service: str, version: str, instance: str, ignored: list[str]
+) -> dict[str, Value]:
+    """What says whose telemetry it is: our own description, then ``OTEL_RESOURCE_ATTRIBUTES``, then
+    ``OTEL_SERVICE_NAME``. ``bursar.service`` always tells the parts apart."""
+    given, understood = read_pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    if not understood:
+        ignored.append("OTEL_RESOURCE_ATTRIBUTES")
+    found: dict[str, Value] = {
+        "service.namespace": "bursar",
+        "service.name": f"bursar-{service}",
+        "service.version": version,
+        "service.instance.id": instance,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "bursar",
+        "telemetry.sdk.version": version,
+        **given,
+        "bursar.service": service,
+    }
+    if name := environ.get("OTEL_SERVICE_NAME", "").strip():
+        found["service.name"] = name
+    return found
+
+
+def number_of(environ: Mapping[str, str], name: str, default: float, ignored: list[str]) -> float:
+    """A positive number from a variable."""
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        ignored.append(name)
+        return default
+    return value
+
+
+class Sender(Protocol):
+    """Sends serialized export requests, one at a time."""
+
+    async def send(self, body: bytes) -> bytes:
+        """The receiver's answer (a serialized response, often empty). Raises NotSent."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def sender_to(destination: Destination) -> Sender:
+    """The sender of a destination. Raises OSError, ssl.SSLError where a certificate file cannot be used, ImportError
+    for gRPC without its package."""
+    return GrpcSender(destination) if destination.kind == "grpc" else HttpSender(destination)
+
+
+class HttpSender:
+    """OTLP/HTTP with protobuf bodies. Proxies are the environment's, redirects are not followed."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._headers = {"content-type": "application/x-protobuf", **dict(destination.headers)}
+        if destination.compress:
+            self._headers["content-encoding"] = "gzip"
+        self._ssl: ssl.SSLContext | bool = True
+        if destination.secure and (destination.certificate or destination.client_certificate):
+            self._ssl = ssl.create_default_context(cafile=destination.certificate or None)
+            if destination.client_certificate:
+                self._ssl.load_cert_chain(destination.client_certificate, destination.client_key or None)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, body: bytes) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._destination.timeout_s),
+                trust_env=True,
+                connector=aiohttp.TCPConnector(limit=2),
+            )
+        if self._destination.compress:
+            body = await asyncio.to_thread(gzip.compress, body, 6)
+        try:
+            async with self._session.post(
+                self._destination.endpoint, data=body, headers=self._headers, ssl=self._ssl, allow_redirects=False
+            ) as answer:
+                if answer.status // 100 == 2:
+                    return await answer.content.read(MAX_ANSWER_BYTES)
+                after = answer.headers.get("retry-after", "")
+                raise NotSent(
+                    f"status {answer.status}",
+                    retryable=answer.status in _RETRYABLE_STATUS,
+                    after_s=float(after) if after.isdigit() else 0.0,
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise NotSent(type(error).__name__, retryable=not isinstance(error, aiohttp.InvalidURL)) from None
+        except ValueError as error:
+            raise NotSent(type(error).__name__, retryable=False) from None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class GrpcSender:
+    """OTLP/gRPC. The calls run in a thread, where the library waits without holding up the event loop."""
+
+    def __init__(self, destination: Destination) -> None:
+        import grpc  # type: ignore[import-untyped]
+
+        self._grpc = grpc
+        self._destination = destination
+        compression = grpc.Compression.Gzip if destination.compress else grpc.Compression.NoCompression
+        if destination.secure:
+            credentials = grpc.ssl_channel_credentials(
+                _content(destination.certificate),
+                _content(destination.client_key),
+                _content(destination.client_certificate),
+            )
+            self._channel = grpc.secure_channel(destination.endpoint, credentials, compression=compression)
+        else:
+            self._channel = grpc.insecure_channel(destination.endpoint, compression=compression)
+        self._call = self._channel.unary_unary(_GRPC_METHODS[destination.signal])
+
+    async def send(self, body: bytes) -> bytes:
+        try:
+            return await asyncio.to_thread(self._send, body)
+        except self._grpc.RpcError as error:
+            code = error.code().name
+            raise NotSent(f"gRPC {code}", retryable=code in _RETRYABLE_CODES) from None
+        except ValueError:
+            raise NotSent("the channel is closed, or a header is not one of gRPC's", retryable=False) from None
+
+    def _send(self, body: bytes) -> bytes:
+        answer: bytes = self._call(body, timeout=self._destination.timeout_s, metadata=self._destination.headers)
+        return answer
+
+    async def close(self) -> None:
+        self._channel.close()
+
+
+def _content(path: str) -> bytes | None:
+    if not path:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
