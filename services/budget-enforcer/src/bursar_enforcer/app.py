@@ -19,6 +19,7 @@ from bursar_common.events import GOVERNANCE_TOPIC
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
+from bursar_common.tracing import open_tracing
 from bursar_enforcer import redis_names
 from bursar_enforcer.admission import Admission
 from bursar_enforcer.books import Books
@@ -39,6 +40,8 @@ from bursar_enforcer.usage_follower import UsageFollower
 
 log = structlog.get_logger()
 
+SERVICE = "enforcer"
+"""As log lines and telemetry name it."""
 LOG_RETRY_S = 1.0
 STOP_WAIT_S = 5.0
 """Longest wait for batches in flight and for the clean-stop token at the end."""
@@ -159,6 +162,11 @@ def trace_to_log(script: str, counters: list[Traced]) -> None:
 
 
 async def serve(settings: Settings) -> int:
+    try:
+        tracing = open_tracing(os.environ, SERVICE)
+    except SettingsError as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return 2
     ledger = Ledger(
         parse_address(settings.redis_url),
         ca_file=settings.ca_file,
@@ -176,14 +184,18 @@ async def serve(settings: Settings) -> int:
     enforcer.preparing.add_done_callback(_keep_for_good)
     token = settings.internal_token.get_secret_value()
     server = Endpoints(
-        enforcer.admission, enforcer.books, enforcer.health, lambda: state_of(enforcer.ledger), token
+        enforcer.admission, enforcer.books, enforcer.health, lambda: state_of(enforcer.ledger), token, tracing
     ).server()
     runner = web.ServerRunner(server, shutdown_timeout=STOP_WAIT_S)
     await runner.setup()
     await listen(runner, settings.enforcer_listen)
     log.info("listening", address=settings.enforcer_listen)
+    if tracing is not None:
+        tracing.start()
     await until_signalled()
     await runner.cleanup()
+    if tracing is not None:
+        await tracing.stop()
     await enforcer.stop()
     return 0
 
@@ -199,5 +211,5 @@ def main() -> int:
     except ValueError as error:
         print(f"BURSAR_REDIS_URL: {error}.", file=sys.stderr)  # noqa: T201
         return 2
-    configure_logging("enforcer", settings.log_level)
+    configure_logging(SERVICE, settings.log_level)
     return run(lambda: serve(settings))

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from bursar_common.service import internal_token_ok
+from bursar_common.tracing import Tracing
 from bursar_common.wire import (
     BATCH_PATH,
     MAX_BATCH_BYTES,
@@ -23,6 +24,7 @@ from bursar_enforcer.admission import Admission
 from bursar_enforcer.books import Books
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
+from bursar_enforcer.tracing import now_ns, trace_batch
 
 _BOOKS = PRICE_BOOK_PATH.partition("{")[0]
 _JSON = {"Content-Type": "application/json"}
@@ -36,12 +38,14 @@ class Endpoints:
         health: Callable[[], Awaitable[dict[str, str]]],
         state: Callable[[], Awaitable[dict[str, Any]]],
         token: str,
+        tracing: Tracing | None = None,
     ) -> None:
         self._admission = admission
         self._books = books
         self._health = health
         self._state = state
         self._token = token
+        self._tracing = tracing
 
     def server(self) -> web.Server:
         """To be called, and served, on the running event loop."""
@@ -80,7 +84,12 @@ class Endpoints:
             return web.Response(status=400, text=str(error)[:300])
         if len(operations) > MAX_BATCH_OPERATIONS:
             return web.Response(status=413, text=f"at most {MAX_BATCH_OPERATIONS} operations a batch")
-        return web.Response(body=encode(await self._admission.decide(operations)), headers=_JSON)
+        if self._tracing is None:
+            return web.Response(body=encode(await self._admission.decide(operations)), headers=_JSON)
+        started_ns = now_ns()
+        replies = await self._admission.decide(operations)
+        trace_batch(self._tracing, operations, replies, started_ns)
+        return web.Response(body=encode(replies), headers=_JSON)
 
     async def _price_book(self, request: web.BaseRequest, book_id: str) -> web.Response:
         if not internal_token_ok(request, self._token):

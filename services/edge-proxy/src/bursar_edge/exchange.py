@@ -18,6 +18,7 @@ import structlog
 from bursar_common.clock import Clock, rfc3339
 from bursar_common.events import USAGE_DENIED, USAGE_RECORDED, Billing, Outcome, encode_event
 from bursar_common.ids import IdMinter
+from bursar_common.tracing import Tracing
 from bursar_common.wire import Admit, Admitted, Ok, Refused, Release, Renew, Settle, encode
 from bursar_edge.admission import Enforcer, LedgerUnreachable
 from bursar_edge.attribution import with_user_id
@@ -32,6 +33,7 @@ from bursar_edge.refusals import Said, say
 from bursar_edge.relay import Times, UpstreamCut, reader_for, relay
 from bursar_edge.request_head import RequestHead
 from bursar_edge.samples import DeniedSample
+from bursar_edge.tracing import begin_trace
 from bursar_edge.upstream import AddressRefused, Upstreams, down_headers, listed_in_connection, up_head
 from bursar_edge.usage_event import Closing, Facts, close, denied, so_far
 
@@ -54,7 +56,9 @@ class Parts:
         times: Times,
         answer_s: float,
         renew_s: float,
+        tracing: Tracing | None = None,
     ) -> None:
+        self.tracing = tracing
         self.enforcer = enforcer
         self.outbox = outbox
         self.upstreams = upstreams
@@ -108,6 +112,7 @@ class Exchange:
         self._facts = Facts(request_id, started_at_ms, head, attribution)
         self._renewal: asyncio.TimerHandle | None = None
         self._closed = False
+        self._trace = None if parts.tracing is None else begin_trace(parts.tracing, incoming.headers)
 
     async def run(self) -> None:
         """Answer the request. Raises ClientGone and CancelledError when the client left."""
@@ -120,10 +125,14 @@ class Exchange:
         except BaseException as error:
             parts.outbox.free()
             if isinstance(error, LedgerUnreachable):
-                log.warning("ledger_unreachable", why=str(error))
+                log.warning("ledger_unreachable", why=str(error), request_id=facts.request_id)
                 self._refuse(Refused("ledger_unreachable"))
                 return
+            if self._trace is not None:
+                self._trace.gone(facts)
             raise
+        if self._trace is not None:
+            self._trace.decided()
         if isinstance(admitted, Refused):
             parts.outbox.free()
             self._refuse(admitted)
@@ -164,6 +173,7 @@ class Exchange:
             session=attribution.session,
             agent=attribution.agent,
             tags=attribution.tags,
+            trace=msgspec.UNSET if self._trace is None else self._trace.asking(),
         )
         try:
             return await self._parts.enforcer.admit(ask)
@@ -176,6 +186,7 @@ class Exchange:
         facts, parts = self._facts, self._parts
         said = say(refused, facts.request_id, detail=detail)
         facts.status, facts.error_type = said.status, said.type
+        usage = None
         if facts.admitted is None and refused.owners is not None:
             usage = denied(facts, refused, said.status, said.type, parts.clock.now_ms())
             value = encode_event(
@@ -189,6 +200,8 @@ class Exchange:
             parts.spawn(parts.outbox.append(usage.virtual_key_id, value))
         elif facts.admitted is None:
             parts.samples.refused(said.reason, self._told.key_hashes)
+        if self._trace is not None and facts.admitted is None:
+            self._trace.refused(facts, said.reason, usage)
         send(self._incoming, said, facts.request_id)
 
     # ---- forward and relay
@@ -231,6 +244,8 @@ class Exchange:
             readable=True,
         )
         self._renewal = asyncio.get_running_loop().call_later(parts.renew_s, self._renew_later)
+        if self._trace is not None:
+            self._trace.to = origin
         try:
             reply = await exchange(
                 parts.upstreams.connector,
@@ -241,7 +256,7 @@ class Exchange:
                 sending=self._sending,
             )
         except NotConnected as problem:
-            log.warning("upstream_unreachable", provider=facts.provider, why=str(problem))
+            log.warning("upstream_unreachable", provider=facts.provider, why=str(problem), request_id=facts.request_id)
             self._refuse(Refused("upstream_unreachable", subject=facts.provider))
             return self._left
         except NoAnswer as problem:
@@ -255,6 +270,8 @@ class Exchange:
 
     def _sending(self) -> None:
         self._left = "unknown"
+        if self._trace is not None:
+            self._trace.sending()
 
     async def _relay(self, reply: Reply) -> Outcome:
         facts, incoming = self._facts, self._incoming
@@ -301,6 +318,8 @@ class Exchange:
         self._closed = True
         if self._renewal is not None:
             self._renewal.cancel()
+        if self._trace is not None:
+            self._trace.ended()
         self._parts.spawn(self._record(outcome))
 
     async def _record(self, outcome: Outcome) -> None:
@@ -328,6 +347,8 @@ class Exchange:
         finally:
             parts.outbox.free()
         self._settle(closing)
+        if self._trace is not None:
+            self._trace.recorded(facts, usage)
 
     def _settle(self, closing: Closing) -> None:
         facts, parts, usage = self._facts, self._parts, closing.usage
