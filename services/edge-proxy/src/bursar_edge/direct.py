@@ -11,6 +11,7 @@ From the first chunk boundary on, a chunked answer leaves aiohttp's parser too: 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp.client_exceptions import ClientPayloadError
@@ -31,23 +32,25 @@ class Takes(Protocol):
         ...
 
 
-class TakesFrame(Protocol):
-    def __call__(self, frame: bytes, start: int) -> bool:
-        """Take a whole chunk in its framing, likewise."""
+class Quick(Protocol):
+    def __call__(self, frame: bytes) -> bool:
+        """Take what was read, at a chunk boundary, if it is one whole chunk of the most frequent kind; False: it is
+        not, and nothing was done. Must not raise."""
         ...
 
 
 class Sink:
-    """Where a DirectReader's bytes go, and what its waiting task waits on."""
+    """Where a DirectReader's bytes go, and what its waiting task waits on. ``quick`` names who may be asked first with
+    what is read at a chunk boundary, if anybody may right now."""
 
-    __slots__ = ("_loop", "_payload", "_stirred", "at_chunk_end", "paused", "take", "take_frame")
+    __slots__ = ("_loop", "_payload", "_stirred", "at_chunk_end", "paused", "quick", "take")
 
-    def __init__(self, payload: StreamReader, take: Takes, take_frame: TakesFrame) -> None:
+    def __init__(self, payload: StreamReader, take: Takes, quick: Callable[[], Quick | None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._payload = payload
         self._stirred: asyncio.Future[None] | None = None
         self.take = take
-        self.take_frame = take_frame
+        self.quick = quick
         self.paused = False
         self.at_chunk_end = False
 
@@ -63,14 +66,12 @@ class Sink:
             self.feed(queued)
 
     def feed(self, data: bytes) -> None:
-        if self.take(data) and not self.paused:
-            self.paused = True
-            self._payload._protocol.pause_reading()
-            self.stir()
+        if self.take(data):
+            self.pause()
 
-    def feed_frame(self, frame: bytes, start: int) -> None:
-        """Take one whole chunk as it was framed; the bytes begin at ``start`` and end before the line end."""
-        if self.take_frame(frame, start) and not self.paused:
+    def pause(self) -> None:
+        """The taker can take no more for now."""
+        if not self.paused:
             self.paused = True
             self._payload._protocol.pause_reading()
             self.stir()
@@ -129,12 +130,14 @@ class ProviderConnection(ResponseHandler):
 
     sink: Sink | None = None
     """Set while an answer is relayed."""
+    quick: Quick | None = None
+    """Asked first with what is read: an event is relayed in one call then."""
     _chunks: Chunks | None = None
     _expected: dict[str, Any] | None = None
     """While an answer is awaited of which nothing has come: what its parser will be made with."""
 
     def set_response_params(self, **params: Any) -> None:
-        self.sink = self._chunks = None
+        self.sink = self._chunks = self.quick = None
         if params.get("skip_payload") or self._tail:
             self._expected = None
             super().set_response_params(**params)
@@ -143,6 +146,9 @@ class ProviderConnection(ResponseHandler):
             self._expected = params
 
     def data_received(self, data: bytes) -> None:
+        quick = self.quick
+        if quick is not None and quick(data):
+            return
         chunks = self._chunks
         if chunks is not None:
             chunks.feed(data)
@@ -162,14 +168,14 @@ class ProviderConnection(ResponseHandler):
             self._chunks = Chunks(sink._payload, sink, self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.sink = self._chunks = self._expected = None
+        self.sink = self._chunks = self._expected = self.quick = None
         super().connection_lost(exc)
 
 
 class Chunks:
     """Reads a chunked body from a chunk boundary on."""
 
-    __slots__ = ("_between", "_connection", "_left", "_line", "_payload", "_sink", "_state")
+    __slots__ = ("_connection", "_left", "_line", "_payload", "_sink", "_state")
 
     def __init__(self, payload: StreamReader, sink: Sink, connection: ProviderConnection) -> None:
         self._payload = payload
@@ -178,21 +184,9 @@ class Chunks:
         self._line = b""
         self._left = 0
         self._state = "length"
-        self._between = True
-        """At a chunk boundary."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes cut anywhere."""
-        if self._between:  # most often: one whole chunk, nothing else
-            line = data.find(b"\r\n", 0, 10)
-            size = _seen_sizes.get(data[:line])
-            if size is not None and len(data) == line + size + 4 and data.endswith(b"\r\n"):
-                self._sink.feed_frame(data, line + 2)
-                return
-            self._between = False
-        self._feed_slowly(data)
-
-    def _feed_slowly(self, data: bytes) -> None:
         while data and self._state != "over":
             if self._state == "data":
                 part, data = data[: self._left], data[self._left :]
@@ -206,14 +200,15 @@ class Chunks:
                 self._line = line
                 if len(line) > (MAX_TRAILER_BYTES if self._state == "trailer" else MAX_CHUNK_LINE_BYTES):
                     self._broken()
-                return
+                break
             self._line = b""
             if not line.endswith(b"\r"):
                 self._broken()
-                return
+                break
             self._line_read(line[:-1])
-        self._between = self._state == "length" and not self._line
-        if data:
+        at_boundary = self._state == "length" and not self._line
+        self._connection.quick = self._sink.quick() if at_boundary else None
+        if data and self._state == "over":
             self._connection.abort()  # bytes nobody asked for
 
     def _line_read(self, line: bytes) -> None:
@@ -226,8 +221,8 @@ class Chunks:
             if size is None:
                 self._broken()
             elif size:
-                if len(_seen_sizes) < MAX_SEEN_SIZES and len(line) <= 8:
-                    _seen_sizes[line] = size
+                if len(frames) < MAX_FRAMES and _HEX.issuperset(line):
+                    frames.setdefault(len(line) + size + 4, (line + b"\r\n", size))
                 self._left, self._state = size, "data"
             else:
                 self._state = "trailer"
@@ -241,9 +236,10 @@ class Chunks:
         self._payload.set_exception(ClientPayloadError("broken transfer encoding"))
 
 
-MAX_SEEN_SIZES = 4096
-"""Spellings of chunk lengths remembered: events of a stream have a few hundred sizes."""
-_seen_sizes: dict[bytes, int] = {}
+MAX_FRAMES = 4096
+"""Lengths of whole chunks remembered: events of a stream have a few hundred."""
+frames: dict[int, tuple[bytes, int]] = {}
+"""By the length of a whole chunk in its framing: the line it begins with, as providers write it, and its size."""
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 

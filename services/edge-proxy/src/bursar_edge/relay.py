@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 from aiohttp.client_exceptions import ClientError
 
-from bursar_edge.direct import Sink
+from bursar_edge.decoding import Decoded, Feeds
+from bursar_edge.deltas import delta_relay
+from bursar_edge.direct import Quick, Sink
 from bursar_edge.incoming import ClientGone, Incoming, whole
 from bursar_edge.link import Header, Reply
 from bursar_edge.refusals import PING, error_event
@@ -18,9 +19,6 @@ from bursar_edge.usage_event import Facts
 from bursar_edge.usage_reader import JsonReader, SseReader, UsageReader
 
 log = structlog.get_logger()
-
-MAX_DECODED_BYTES = 64 << 20
-"""Bytes a compressed answer may decode to for reading; beyond it the usage is ``unreadable``."""
 
 
 class UpstreamCut(Exception):
@@ -37,12 +35,6 @@ class Times(NamedTuple):
     now_ms: Callable[[], int]
 
 
-class Feeds(Protocol):
-    def feed(self, chunk: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-
 def reader_for(reply: Reply) -> tuple[UsageReader, Feeds]:
     """The reader of a successful answer, and what to feed with its bytes (a decoder in between, if it came
     compressed all the same)."""
@@ -51,72 +43,11 @@ def reader_for(reply: Reply) -> tuple[UsageReader, Feeds]:
     encoding = reply.headers.get("content-encoding", "").strip().lower()
     if not encoding or encoding == "identity":
         return reader, reader
-    return reader, _Decoded(reader, encoding)
+    return reader, Decoded(reader, encoding)
 
 
 def is_stream(content_type: str) -> bool:
     return content_type[:17].lower() == "text/event-stream"
-
-
-class _Decoded:
-    """Decodes a copy of a compressed answer. What it cannot decode it leaves unread."""
-
-    def __init__(self, reader: SseReader | JsonReader, encoding: str) -> None:
-        self._reader = reader
-        self._decoder = _decoder(encoding)
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> None:
-        if self._decoder is None:
-            return
-        try:
-            data = self._decoder(chunk)
-        except Exception:
-            self._decoder = None
-            return
-        self._size += len(data)
-        if self._size > MAX_DECODED_BYTES:
-            self._decoder = None
-        elif data:
-            self._reader.feed(data)
-
-    def end(self) -> None:
-        self._reader.end()
-
-
-def _decoder(encoding: str) -> Any:
-    if encoding in ("gzip", "x-gzip"):
-        gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        return lambda chunk: gzip.decompress(chunk, MAX_DECODED_BYTES)
-    if encoding == "deflate":
-        return _Deflate().decompress
-    if encoding == "zstd":
-        import zstandard
-
-        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress
-    if encoding == "br":
-        try:
-            import brotli  # type: ignore[import-not-found,unused-ignore]
-        except ImportError:
-            return None
-        return brotli.Decompressor().process
-    return None
-
-
-class _Deflate:
-    """``deflate`` means zlib's format, and some servers send it without the header."""
-
-    def __init__(self) -> None:
-        self._inflate: Any = None
-
-    def decompress(self, chunk: bytes) -> bytes:
-        if self._inflate is None:
-            self._inflate = zlib.decompressobj()
-            try:
-                return bytes(self._inflate.decompress(chunk, MAX_DECODED_BYTES))
-            except zlib.error:
-                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        return bytes(self._inflate.decompress(chunk, MAX_DECODED_BYTES))
 
 
 class Watch:
@@ -223,6 +154,7 @@ async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None
     if transport is None or transport.is_closing():
         raise ClientGone("the client closed the connection")
     write = transport.write
+    stream: Any = feeds if feeds.__class__ is SseReader else None
 
     def take(data: bytes) -> bool:
         try:
@@ -239,29 +171,16 @@ async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None
                 log.exception("usage_reader_failed", request_id=facts.request_id)
         return protocol._paused is True
 
-    def take_frame(frame: bytes, start: int) -> bool:
-        data = frame[start:-2]
-        if not chunked or not reading or facts.first_byte_ms is None:
-            return sink.take(data)
-        try:
-            write(frame)
-        except (OSError, RuntimeError):
-            return False
-        watch.last_s = now_s()
-        watch.tail = data if len(data) > 3 else watch.tail[-4:] + data
-        try:
-            feed(data)
-        except Exception:
-            reading.clear()
-            log.exception("usage_reader_failed", request_id=facts.request_id)
-        return protocol._paused is True
-
     def first(data: bytes) -> bool:
         facts.first_byte_ms = times.now_ms()
         sink.take = take
         return take(data)
 
-    sink = Sink(body, first, take_frame)
+    def quickly() -> Quick | None:
+        return quick if chunked and reading and stream is not None and stream.at_rest else None
+
+    sink = Sink(body, first, quickly)
+    quick = delta_relay(sink, stream, watch, transport, protocol)
     try:
         sink.attach()
         while True:
