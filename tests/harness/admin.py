@@ -20,6 +20,7 @@ from bursar_common.settings import Settings, load_settings
 from bursar_common.wire import (
     BATCH_PATH,
     MAX_BATCH_OPERATIONS,
+    STATE_PATH,
     Balance,
     Balances,
     GovernancePosition,
@@ -43,12 +44,14 @@ class EnforcerStandIn:
         self.position: int | None = None
         self.balances: dict[str, Balance] = {}
         self.reachable = True
+        self.state: dict[str, Any] | None = None
         self.asked: list[str] = []
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str) -> None:
         app = web.Application(client_max_size=8 << 20)
         app.router.add_post(BATCH_PATH, self._batch)
+        app.router.add_get(STATE_PATH, self._state)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await listen(self._runner, address)
@@ -63,6 +66,9 @@ class EnforcerStandIn:
         operations = decode_operations(await request.read())
         assert len(operations) <= MAX_BATCH_OPERATIONS
         return web.Response(body=encode([self._reply(operation) for operation in operations]))
+
+    async def _state(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.state, status=200 if self.state is not None and self.reachable else 503)
 
     def _reply(self, operation: Any) -> Reply:
         if isinstance(operation, GovernancePosition):

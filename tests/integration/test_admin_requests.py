@@ -158,6 +158,8 @@ async def test_with_a_token_everything_below_api_asks_for_it(tmp_path: Path) -> 
                 assert status == 401, path
                 assert answer["error"]["type"] == "authentication_error"
                 assert "Bearer" in headers["WWW-Authenticate"]
+            if path.endswith("/stream"):
+                continue  # its answer has no end
             for right in ({"Authorization": "Bearer right"}, {"x-api-key": "right"}):
                 status, _, _ = await admin.call(route.method, path, {} if route.body else None, headers=right)
                 own = route.key_page and route.method == "GET"  # about the key that asks: the admin token is none

@@ -55,6 +55,11 @@ class Access:
         """Whether an admin token is set."""
         return bool(self._token)
 
+    @property
+    def hosts(self) -> list[str]:
+        """Names that are accepted as ``Host`` besides those of loopback."""
+        return sorted(self._hosts)
+
     def new_cookie(self, token: str) -> str:
         """A cookie for who knows the admin token; empty for anybody else."""
         known = hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token.encode())

@@ -42,6 +42,7 @@ class Desk:
         clock: Clock,
         mint: IdMinter,
     ) -> None:
+        self.settings = settings
         self.journal = journal
         self.enforcer = enforcer
         self.clock = clock

@@ -15,6 +15,7 @@ from bursar_common.wire import (
     BATCH_PATH,
     INTERNAL_TOKEN_HEADER,
     PRICE_BOOK_PATH,
+    STATE_PATH,
     Balance,
     Balances,
     GovernancePosition,
@@ -106,6 +107,18 @@ class Enforcer:
                 return await response.read() if response.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
+
+    async def state(self) -> dict[str, Any] | None:
+        """How far the ledger is, see :data:`bursar_common.wire.STATE_PATH`; None where it cannot be asked."""
+        assert self._session is not None
+        try:
+            async with self._session.get(
+                self._base_url + STATE_PATH, headers={INTERNAL_TOKEN_HEADER: self._token}
+            ) as response:
+                found = msgspec.json.decode(await response.read()) if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
+            return None
+        return found if isinstance(found, dict) else None
 
     async def _ask_position(self) -> None:
         replies = await self._call([GovernancePosition()])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from bursar_admin.chronicle import Chronicle, public_version
 from bursar_admin.enforcer import Enforcer
 from bursar_admin.errors import Refusal, conflict, unavailable
 from bursar_admin.projection import Projection
@@ -21,7 +22,7 @@ from bursar_admin.writes import Decision, NoChange, Write
 from bursar_common.clock import Clock, rfc3339
 from bursar_common.eventlog.port import EventLog, LogUnavailable, NewRecord, OffsetLost
 from bursar_common.events import GOVERNANCE_TOPIC, GovernanceData, decode_envelope, decode_governance, encode_event
-from bursar_common.governance import Applied, Rejected
+from bursar_common.governance import DOCUMENT_TYPES, Applied, Rejected
 from bursar_common.ids import IdMinter
 
 log = structlog.get_logger()
@@ -64,6 +65,8 @@ class Journal:
         self.event_log = event_log
         """For those who follow other topics."""
         self.projection = projection
+        self.chronicle = Chronicle()
+        """What happened, for people."""
         self._enforcer = enforcer
         self._clock = clock
         self._mint = mint
@@ -100,9 +103,16 @@ class Journal:
         """Ends only when the topic cannot be followed any more (OffsetLost): then the process must."""
         return self._task
 
-    async def submit(self, command: Callable[[Projection], Decision]) -> Outcome:
-        """Run a command to its end. Raises Refusal: the command's own, 409 when other writers were faster each time,
-        503 when the log cannot be written."""
+    @property
+    def next_offset(self) -> int:
+        """Of the first governance event not yet applied here."""
+        return self._next_offset
+
+    async def submit(self, command: Callable[[Projection], Decision], beside: Sequence[NewRecord] = ()) -> Outcome:
+        """Run a command to its end; ``beside``: records to append right before its event (on SQLite both or none).
+
+        Raises Refusal: the command's own, 409 when other writers were faster each time, 503 when the log cannot be
+        written."""
         async with self._turn:  # within one process commands queue instead of colliding
             for attempt in range(MAX_ATTEMPTS):
                 if attempt:
@@ -112,10 +122,10 @@ class Journal:
                 if isinstance(decision, NoChange):
                     return Outcome(decision.entity_id)
                 event_id = self._mint()
-                offset, verdict = await self._append(event_id, decision)
+                offset, verdict = await self._append(event_id, decision, beside)
                 if isinstance(verdict, Applied):
                     break
-                log.info("command_overtaken", event_id=event_id, version_id=_public(verdict.version_id))
+                log.info("command_overtaken", event_id=event_id, version_id=public_version(verdict.version_id))
             else:
                 raise conflict("Others changed the same thing at the same time. Nothing was done; try again.")
         in_force = await self._enforcer.wait_past(offset, APPLIED_TIMEOUT_S)
@@ -136,7 +146,9 @@ class Journal:
         for data in events:
             await self._append(self._mint(), Write("created", data))
 
-    async def _append(self, event_id: str, decision: Write) -> tuple[int, Applied | Rejected]:
+    async def _append(
+        self, event_id: str, decision: Write, beside: Sequence[NewRecord] = ()
+    ) -> tuple[int, Applied | Rejected]:
         """Append and read on until the event has been judged."""
         data = decision.data
         value = encode_event(
@@ -151,7 +163,7 @@ class Journal:
         self._outcomes[event_id] = None
         try:
             async with asyncio.timeout(APPEND_TIMEOUT_S):
-                await self._log.append([record])
+                await self._log.append([*beside, record])
                 while True:
                     outcome = self._outcomes[event_id]
                     if outcome is not None:
@@ -180,7 +192,9 @@ class Journal:
             # Poison: nobody can read it, so it changes nothing for anybody.
             log.error("governance_event_unreadable", offset=offset)
             return
+        before = self.projection.entities(data.entity).get(data.entity_id) if data.entity in DOCUMENT_TYPES else None
         verdict = self.projection.apply(data)
+        self.chronicle.note(offset, envelope, data, verdict, before, self.projection)
         if envelope.id in self._outcomes:
             self._outcomes[envelope.id] = (offset, verdict)
 
@@ -198,11 +212,6 @@ class Journal:
                 self.failure = "the governance log no longer holds what follows"
                 log.critical("governance_log_lost", next_offset=self._next_offset)
                 raise
-
-
-def _public(version_id: str) -> str:
-    """A version id for a log line: a key's hash is left out."""
-    return "hmac" if version_id.startswith("hmac:") else version_id
 
 
 def _unknown(event_id: str) -> Refusal:

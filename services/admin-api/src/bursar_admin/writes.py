@@ -18,7 +18,7 @@ from bursar_admin.projection import Projection, children_version, parent_of, spa
 from bursar_common.events import GovernanceData
 from bursar_common.governance import CONFIG_ID, Config, VirtualKey, effective_timezone
 
-Action = Literal["created", "changed", "deleted"]
+Action = Literal["created", "changed", "deleted", "retried"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""``/api/events``: the governance log, newest first: what happened, who did it, when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import web
+from multidict import MultiDict
+
+from bursar_admin.chronicle import Entry
+from bursar_admin.desk import Desk
+from bursar_admin.errors import not_found
+from bursar_admin.log_answers import ChangeAnswer, EventAnswer, EventOne, EventOneAnswer, EventPageAnswer
+from bursar_admin.projection import Projection
+from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
+from bursar_admin.queries.filters import MOMENT_ALLOWED, read_filters
+from bursar_admin.requests import check_query, json_answer
+from bursar_admin.routes import Parameter, Route
+from bursar_admin.routes.usage_query import choice, whole
+from bursar_common.clock import rfc3339
+from bursar_common.finance import FINANCE_TYPES
+from bursar_common.governance import DOCUMENT_TYPES
+
+PATH: Final = "/api/events"
+ENTITIES: Final = (*DOCUMENT_TYPES, *FINANCE_TYPES, "price_book", "dead_letter")
+ACTIONS: Final = ("created", "changed", "rotated", "deleted", "retried")
+OUTCOMES: Final = ("applied", "overtaken")
+OWNERS: Final = {"customer": "customer", "team": "team", "user": "user", "key": "virtual_key"}
+"""Filter to kind of entity."""
+MAX_LIMIT: Final = 500
+DEFAULT_LIMIT: Final = 50
+CHANGES_LISTED: Final = 12
+"""Changes of one event in a list; all of them stand at the event itself."""
+
+QUERY: Final = (
+    Parameter("entity", "Kind of what it happened to.", {"type": "string", "enum": list(ENTITIES)}),
+    Parameter("action", "What happened.", {"type": "string", "enum": list(ACTIONS)}),
+    Parameter("actor", "Who did it: local, admin-token or system."),
+    Parameter("outcome", "Whether it took effect.", {"type": "string", "enum": list(OUTCOMES)}),
+    Parameter("customer", "Id or name: events of the customer, its teams and their keys."),
+    Parameter("team", "Id or name: events of the team, its keys and users."),
+    Parameter("user", "Id or name: events of the user and their keys."),
+    Parameter("key", "Id or name of a virtual key."),
+    Parameter("id", "Id of the entity it happened to."),
+    Parameter("text", "Part of the entity's name; upper and lower case are alike."),
+    Parameter("from", f"Start: {MOMENT_ALLOWED}."),
+    Parameter("to", "End (a day: its end), likewise."),
+    Parameter("limit", f"Events of one page, at most {MAX_LIMIT}.",
+              {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
+    Parameter("cursor", "next_cursor of the page before, of the same filters."),
+)  # fmt: skip
+
+Test = Callable[[Entry], bool]
+
+
+def routes(desk: Desk) -> list[Route]:
+    async def listed(request: web.Request) -> web.Response:
+        query = check_query(request, QUERY)
+        limit = whole(query, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+        tests = tests_of(query, desk.projection)
+        question = question_id(PATH, {name: value for name, value in query.items() if name not in ("limit", "cursor")})
+        before = read_cursor(query["cursor"], question, (int,))[0] if "cursor" in query else None
+        found: list[Entry] = []
+        for entry in desk.journal.chronicle.newest_first():
+            if (before is None or entry.offset < before) and all(test(entry) for test in tests):
+                found.append(entry)
+                if len(found) > limit:
+                    break
+        shown = found[:limit]
+        more = len(found) > limit
+        return json_answer(
+            {
+                "events": [event_answer(entry) for entry in shown],
+                "count": len(shown),
+                "next_cursor": make_cursor(question, [shown[-1].offset]) if more else None,
+                "complete": desk.journal.chronicle.forgotten == 0,
+            }
+        )
+
+    async def get(request: web.Request) -> web.Response:
+        check_query(request)
+        entry = desk.journal.chronicle.find(request.match_info["id"])
+        if entry is None:
+            raise not_found("event", request.match_info["id"])
+        return json_answer({"event": whole_event(entry)})
+
+    return [
+        Route(
+            "GET", PATH, listed, "list_events", "What happened in governance, newest first: who did what, when, and "
+            "what it changed.", EventPageAnswer, query=QUERY,
+        ),
+        Route("GET", PATH + "/{id}", get, "get_event", "One event whole.", EventOne),
+    ]  # fmt: skip
+
+
+def tests_of(query: dict[str, str], projection: Projection) -> list[Test]:
+    """What an entry must pass. Raises Refusal (400)."""
+    tests: list[Test] = []
+    if "entity" in query:
+        entity = choice(query, "entity", ENTITIES, "")
+        tests.append(lambda entry: entry.entity == entity)
+    if "action" in query:
+        action = choice(query, "action", ACTIONS, "")
+        tests.append(lambda entry: entry.action == action)
+    if "outcome" in query:
+        overtaken = choice(query, "outcome", OUTCOMES, "") == "overtaken"
+        tests.append(lambda entry: bool(entry.overtaken_by) == overtaken)
+    if "actor" in query:
+        actor = query["actor"]
+        tests.append(lambda entry: entry.actor == actor)
+    if "id" in query:
+        entity_id = query["id"]
+        tests.append(lambda entry: entry.entity_id == entity_id)
+    tests += [_about(owner_id(projection, kind, query[name])) for name, kind in OWNERS.items() if name in query]
+    moments: MultiDict[str] = MultiDict((name, query[name]) for name in ("text", "from", "to") if name in query)
+    filters = read_filters(moments)
+    if filters.text is not None:
+        wanted = filters.text.casefold()
+        tests.append(lambda entry: wanted in entry.name.casefold())
+    if filters.from_ms is not None:
+        first = rfc3339(filters.from_ms)
+        tests.append(lambda entry: entry.time >= first)
+    if filters.to_ms is not None:
+        last = rfc3339(filters.to_ms)
+        tests.append(lambda entry: entry.time < last)
+    return tests
+
+
+def owner_id(projection: Projection, entity: str, text: str) -> str:
+    """The id of the owner that is meant; of deleted owners only the id is known, and kept as it is."""
+    documents = projection.entities(entity)
+    if text in documents:
+        return text
+    named = [document.id for document in documents.values() if document.name == text]
+    return str(named[0]) if len(named) == 1 else text
+
+
+def _about(wanted: str) -> Test:
+    return lambda entry: wanted in entry.owners
+
+
+def event_answer(entry: Entry) -> EventAnswer:
+    changes: list[ChangeAnswer] = [
+        {"field": change.field, "before": change.before, "after": change.after} for change in entry.changes
+    ]
+    answer: EventAnswer = {
+        "id": entry.id,
+        "offset": entry.offset,
+        "time": entry.time,
+        "type": entry.type,
+        "entity": entry.entity,
+        "entity_id": entry.entity_id,
+        "name": entry.name,
+        "action": entry.action,
+        "actor": entry.actor,
+        "outcome": "overtaken" if entry.overtaken_by else "applied",
+        "changes": changes[:CHANGES_LISTED],
+        "changes_count": len(changes),
+    }
+    if entry.overtaken_by:
+        answer["overtaken_by"] = entry.overtaken_by
+    return answer
+
+
+def whole_event(entry: Entry) -> EventOneAnswer:
+    document: dict[str, Any] | None = dict(entry.document) if entry.document is not None else None
+    answer = event_answer(entry)
+    changes: list[ChangeAnswer] = [
+        {"field": change.field, "before": change.before, "after": change.after} for change in entry.changes
+    ]
+    return {**answer, "changes": changes, "document": document, "seen": dict(entry.seen)}
