@@ -1,0 +1,232 @@
+"""A service's metrics, pushed over OTLP: the same figures under the same names as on ``/metrics``.
+
+Counters and histograms go as cumulative sums since the process began, or, where
+``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`` is ``delta`` or ``lowmemory``, as what came since the last push
+that arrived: what could not be delivered is in the next one. Off (no endpoint), nothing here runs.
+
+Field numbers are those of ``opentelemetry/proto/metrics/v1/metrics.proto``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import islice
+
+import structlog
+
+from bursar_common.metrics import Histogram, Labels, Metric
+from bursar_common.metrics import Value as Figure
+from bursar_common.metrics_endpoint import Metrics
+from bursar_common.otlp import destination, number_of, resource_attributes
+from bursar_common.spans import framed, key_value, resource
+from bursar_common.tracing import SCOPE, Delivery, instance_id, open_sender, own_version, tell_ignored
+
+log = structlog.get_logger()
+
+INTERVAL_S = 60.0
+"""Between two pushes (``OTEL_METRIC_EXPORT_INTERVAL``, in milliseconds)."""
+TRIES = 2
+"""Attempts per push: the next push is never far."""
+STOP_S = 5.0
+"""For the last push of a process."""
+POINTS_AT_ONCE = 200
+"""Points encoded before others get their turn: about a millisecond."""
+POINTS_PER_REQUEST = 5000
+"""Points of one export; more go in several, each below a megabyte or two."""
+REMEMBERED = 50_000
+"""Label sets remembered as bytes; the metrics themselves are bounded by less."""
+
+_DELTA, _CUMULATIVE = b"\x10\x01", b"\x10\x02"
+"""Field 2, aggregation_temporality, of Sum and Histogram."""
+_MONOTONIC = b"\x18\x01"
+_UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "usd": "{USD}"}
+_TIMES = struct.Struct("<cQcQ")
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+Seen = int | float | tuple[tuple[int, ...], float]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _attributes(field: int, pairs: tuple[tuple[str, str], ...]) -> bytes:
+    return b"".join([framed(field, key_value(name, value)) for name, value in pairs])
+
+
+class Encoder:
+    """Families to bytes; under ``delta`` it remembers what was delivered. Pure but for that memory."""
+
+    def __init__(self, *, delta: bool, start_ns: int) -> None:
+        self._delta = delta
+        self._start_ns = start_ns
+        self._delivered: dict[Key, Seen] = {}
+        self._pending: dict[Key, Seen] = {}
+
+    def delivered(self) -> None:
+        """What was encoded since the last call of this or of ``lost`` has arrived."""
+        self._delivered.update(self._pending)
+        self._pending.clear()
+
+    def lost(self) -> None:
+        """It has not: the next figures contain it."""
+        self._pending.clear()
+
+    def begin_interval(self, now_ns: int) -> None:
+        """All that was encoded has arrived: what comes next came after ``now_ns``."""
+        if self._delta:
+            self._start_ns = now_ns
+
+    def points(self, metric: Metric, samples: Iterable[tuple[Labels, Figure]], now_ns: int) -> list[bytes]:
+        """The data points of samples; under ``delta`` without those where nothing came."""
+        return [point for labels, value in samples if (point := self._point(metric, labels, value, now_ns))]
+
+    def metric(self, metric: Metric, points: Iterable[bytes]) -> bytes:
+        """A ``Metric`` with its points as an entry of ``ScopeMetrics.metrics``."""
+        content = b"".join(points)
+        temporality = _DELTA if self._delta else _CUMULATIVE
+        if metric.kind == "gauge":
+            data = framed(5, content)
+        elif metric.kind == "counter":
+            data = framed(7, content + temporality + _MONOTONIC)
+        else:
+            data = framed(9, content + temporality)
+        unit = _UNITS.get(metric.unit, "")
+        return framed(
+            2, framed(1, metric.name.encode()) + framed(2, metric.help.encode()) + framed(3, unit.encode()) + data
+        )
+
+    def _point(self, metric: Metric, labels: Labels, value: Figure, now_ns: int) -> bytes:
+        if metric.kind == "gauge":
+            if isinstance(value, Histogram):
+                return b""
+            times = b"\x19" + struct.pack("<Q", now_ns)
+            return framed(1, times + _number(value) + _attributes(7, labels.pairs))
+        key = (metric.name, labels.pairs)
+        start_ns = self._start_ns
+        times = _TIMES.pack(b"\x11", start_ns, b"\x19", now_ns)
+        if isinstance(value, Histogram):
+            counts, total = tuple(value.counts), value.sum
+            if self._delta:
+                self._pending[key] = (counts, total)
+                before = self._delivered.get(key)
+                if isinstance(before, tuple):
+                    counts = tuple([now - then for now, then in zip(counts, before[0], strict=True)])
+                    total -= before[1]
+                if not any(counts):
+                    return b""
+            packed = struct.pack(f"<{len(counts)}Q", *counts)
+            bounds = struct.pack(f"<{len(value.bounds)}d", *value.bounds)
+            figures = b"\x21" + struct.pack("<Q", sum(counts)) + b"\x29" + struct.pack("<d", total)
+            return framed(1, times + figures + framed(6, packed) + framed(7, bounds) + _attributes(9, labels.pairs))
+        if self._delta:
+            self._pending[key] = value
+            before = self._delivered.get(key, 0)
+            if not isinstance(before, tuple):
+                value -= before
+            if not value:
+                return b""
+        return framed(1, times + _number(value) + _attributes(7, labels.pairs))
+
+
+def _number(value: int | float) -> bytes:
+    if isinstance(value, float):
+        return b"\x21" + struct.pack("<d", value)
+    return b"\x31" + struct.pack("<q", max(min(int(value), (1 << 63) - 1), -(1 << 63)))
+
+
+def metrics_request(resource_content: bytes, version: str, metrics: Iterable[bytes]) -> bytes:
+    """An ``ExportMetricsServiceRequest``."""
+    scope = framed(1, SCOPE.encode()) + framed(2, version.encode())
+    return framed(1, framed(1, resource_content) + framed(2, framed(1, scope) + b"".join(metrics)))
+
+
+class MetricsPush:
+    """Pushes a service's metrics every so often, from a task of its own event loop."""
+
+    def __init__(
+        self, metrics: Metrics, delivery: Delivery, encoder: Encoder, resource_content: bytes, *, interval_s: float
+    ) -> None:
+        self._metrics = metrics
+        self._delivery = delivery
+        self._encoder = encoder
+        self._resource = resource_content
+        self._version = own_version()
+        self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self.push()
+            except Exception:
+                log.exception("metrics_not_pushed")
+
+    async def push(self, *, tries: int = TRIES) -> None:
+        """Collect, encode, send. Others get their turn every POINTS_AT_ONCE points."""
+        now_ns = time.time_ns()
+        entries: list[bytes] = []
+        waiting = 0
+        arrived = True
+        for metric, samples in await self._metrics.families():
+            points: list[bytes] = []
+            rest = iter(samples)
+            while some := list(islice(rest, POINTS_AT_ONCE)):
+                points += self._encoder.points(metric, some, now_ns)
+                await asyncio.sleep(0)
+            if points:
+                entries.append(self._encoder.metric(metric, points))
+                waiting += len(points)
+            if waiting >= POINTS_PER_REQUEST:
+                arrived = await self._send(entries, tries) and arrived
+                entries, waiting = [], 0
+        if entries:
+            arrived = await self._send(entries, tries) and arrived
+        if arrived:
+            self._encoder.begin_interval(now_ns)
+
+    async def _send(self, entries: list[bytes], tries: int) -> bool:
+        body = metrics_request(self._resource, self._version, entries)
+        arrived = await self._delivery.deliver(body, tries=tries) is not None
+        if arrived:
+            self._encoder.delivered()
+        else:
+            self._encoder.lost()
+        return arrived
+
+    async def stop(self) -> None:
+        """Push once more, within STOP_S, and close."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.push(tries=1)
+        except TimeoutError:
+            pass
+        await self._delivery.close()
+
+
+def open_metrics_push(environ: Mapping[str, str], service: str, metrics: Metrics) -> MetricsPush | None:
+    """A service's push as the environment wants it; None: off. Raises SettingsError as ``open_tracing`` does."""
+    ignored: list[str] = []
+    to = destination(environ, "metrics", ignored)
+    if to is None:
+        tell_ignored(ignored)
+        return None
+    preference = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
+    if preference not in ("", "cumulative", "delta", "lowmemory"):
+        ignored.append("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")
+    delta = preference in ("delta", "lowmemory")
+    interval_s = number_of(environ, "OTEL_METRIC_EXPORT_INTERVAL", INTERVAL_S * 1000, ignored) / 1000
+    about = resource_attributes(environ, service, own_version(), instance_id(), ignored)
+    encoder = Encoder(delta=delta, start_ns=time.time_ns())
+    push = MetricsPush(metrics, Delivery(open_sender(to), to), encoder, resource(about), interval_s=interval_s)
+    tell_ignored(ignored)
+    log.info("metrics_exported", to=to.where, protocol=to.kind, every_s=interval_s, delta=delta)
+    return push
