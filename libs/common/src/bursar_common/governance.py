@@ -195,7 +195,7 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
 
 def read_document(entity: str, document: Mapping[str, Any]) -> Any:
     """The typed document. Unknown fields are ignored: an older release may read a newer event."""
-    return msgspec.convert(document, (DOCUMENT_TYPES.get(entity) or FINANCE_TYPES[entity]), strict=False)
+    return msgspec.convert(document, DOCUMENT_TYPES.get(entity) or FINANCE_TYPES[entity], strict=False)
 
 
 def content_stored(config: Config, team: Team | None, key: VirtualKey) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from contextlib import AsyncExitStack
 
+from bursar_aggregator.arrivals import FirstArrivals
+from bursar_aggregator.books import follow_books
 from bursar_aggregator.destination import embedded, open_analytics, until_migrated
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.hours import HourNotes, sum_up_hours
@@ -64,13 +67,15 @@ async def serve_one_machine(settings: Settings) -> int:
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
         await event_log.start()
-        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch)
+        keep = FirstArrivals(analytics, time.time).keep
+        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
         worker = LogWorker(event_log, writer)
         health = Health(lambda: writer.why_waiting or worker.why_unready)
         await serve_health(health, settings.aggregator_listen, stack)
         await until_migrated(analytics, event_log, health, stop)
         if not stop.is_set():
             follow_people(analytics, event_log, stack)
+            follow_books(analytics, event_log, stack)
             sum_up_hours(analytics, stack)
         await worker.run(stop)
     return 0

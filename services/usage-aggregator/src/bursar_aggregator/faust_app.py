@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -22,7 +23,9 @@ import faust
 import structlog
 from faust.types import EventT
 
+from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
+from bursar_aggregator.books import follow_books
 from bursar_aggregator.destination import open_analytics, until_migrated
 from bursar_aggregator.faust_consumer import stop_without_kafka
 from bursar_aggregator.health import Health, serve_health
@@ -143,7 +146,8 @@ async def serve_faust(settings: Settings) -> int:
         analytics = await open_analytics(settings, stack)
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
-        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch)
+        keep = FirstArrivals(analytics, time.time).keep
+        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
         job = FaustJob(settings, writer)
         probe = LogProbe(event_log)
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
@@ -155,6 +159,7 @@ async def serve_faust(settings: Settings) -> int:
         probing = asyncio.ensure_future(probe.run())
         stack.callback(probing.cancel)
         follow_people(analytics, event_log, stack)
+        follow_books(analytics, event_log, stack)
         sum_up_hours(analytics, stack)
         await _work(job, stop)
         if job.failure is not None:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from contextlib import AsyncExitStack
 
 import structlog
 
 from bursar_aggregator.app import SERVICE
+from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
 from bursar_aggregator.destination import embedded, open_analytics
 from bursar_aggregator.hours import HourNotes
@@ -51,7 +53,8 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     await analytics.command(_emptying(begins))
     # Sums of what was emptied count no more: hours are read request by request until they are summed up again.
     await analytics.command("TRUNCATE TABLE bursar.usage_hours_built")
-    writer = UsageWriter(analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch)
+    keep = FirstArrivals(analytics, time.time).keep
+    writer = UsageWriter(analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch, keep=keep)
     count = 0
     for partition in partitions:
         end = await event_log.end_offset(topic, partition)

@@ -34,7 +34,8 @@ class UsageWriter:
 
     A crash before the insert: the batch is read again. Between insert and acknowledgement: it is read and inserted
     again, and the rows merge with their twins. ``why_waiting`` says what it waits for, empty when it does not.
-    ``touch`` is told of rows right before they are inserted (see :mod:`bursar_aggregator.hours`)."""
+    ``touch`` is told of rows right before they are inserted (see :mod:`bursar_aggregator.hours`); ``keep`` answers
+    which of them to insert (see :mod:`bursar_aggregator.arrivals`)."""
 
     def __init__(
         self,
@@ -43,12 +44,14 @@ class UsageWriter:
         *,
         bury_poison: bool = True,
         touch: Callable[[Sequence[tuple[Any, ...]]], Awaitable[None]] | None = None,
+        keep: Callable[[Sequence[tuple[Any, ...]]], Awaitable[Sequence[tuple[Any, ...]]]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._analytics = analytics
         self._event_log = event_log
         self._bury_poison = bury_poison
         self._touch = touch
+        self._keep = keep
         self._sleep = sleep
         self.why_waiting = ""
 
@@ -63,9 +66,14 @@ class UsageWriter:
         return batch
 
     async def _insert(self, batch: Batch) -> None:
+        rows = batch.rows
+        if self._keep is not None:
+            rows = await self._keep(rows)
+            if not rows:
+                return
         if self._touch is not None:
-            await self._touch(batch.rows)  # at every try: an insert must follow its note soon
-        columns = list(zip(*batch.rows, strict=True))
+            await self._touch(rows)  # at every try: an insert must follow its note soon
+        columns = list(zip(*rows, strict=True))
         await self._analytics.insert_columns(TABLE, COLUMNS, COLUMN_TYPES, columns)
 
     async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
