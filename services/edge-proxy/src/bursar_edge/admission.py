@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -63,12 +63,15 @@ class LedgerUnreachable(Exception):
 class _Asked:
     """An operation on its way; ``future`` None: nobody waits for the reply."""
 
-    __slots__ = ("data", "future", "give_up_s")
+    __slots__ = ("data", "future", "give_up_s", "since_s")
 
-    def __init__(self, data: bytes, future: asyncio.Future[Reply] | None, give_up_s: float) -> None:
+    def __init__(
+        self, data: bytes, future: asyncio.Future[Reply] | None, give_up_s: float, since_s: float = 0.0
+    ) -> None:
         self.data = data
         self.future = future
         self.give_up_s = give_up_s
+        self.since_s = since_s
 
 
 class Enforcer:
@@ -87,7 +90,8 @@ class Enforcer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
         self._connector: BaseConnector | None = None
-        self.unknown_replies = 0
+        self.on_settled: Callable[[float], None] = lambda lag_s: None
+        """Told for each settlement how long it took, in seconds."""
 
     async def start(self) -> None:
         if self._url.startswith("unix:"):
@@ -165,11 +169,22 @@ class Enforcer:
         self._flush_for_somebody()
         return future
 
-    def tell(self, operation: Any, *, for_s: float = 60.0) -> None:
-        """Queue an operation nobody waits for (settle, release); tried for ``for_s`` seconds."""
+    @property
+    def queued(self) -> int:
+        """Operations that wait to be sent."""
+        return len(self._queue)
+
+    @property
+    def waiting_turns(self) -> int:
+        """Requests that wait for what running ones hold."""
+        return self._lines.waiting
+
+    def tell(self, operation: Any, *, for_s: float = 60.0, since_s: float = 0.0) -> None:
+        """Queue an operation nobody waits for (settle, release); tried for ``for_s`` seconds. ``since_s``: monotonic
+        time from which its lag is told, 0: it is not."""
         if len(self._queue) >= QUEUE_MAX_OPERATIONS:
             return
-        self._queue.append(_Asked(encode(operation), None, time.monotonic() + for_s))
+        self._queue.append(_Asked(encode(operation), None, time.monotonic() + for_s, since_s))
         if self._delay is None and self._in_flight == 0:
             self._delay = self._loop.call_later(SETTLE_DELAY_S, self._flush)
 
@@ -270,6 +285,8 @@ class Enforcer:
                     future.set_result(reply)
             elif isinstance(reply, Unavailable):
                 self._later(asked)
+            elif asked.since_s:
+                self.on_settled(time.monotonic() - asked.since_s)
         self._paused_until = 0.0
         if self._queue:
             self._flush()

@@ -34,6 +34,8 @@ from bursar_edge.head_facts import HeadFacts, facts_of
 from bursar_edge.health import Neighbour
 from bursar_edge.incoming import ClientGone, Incoming, answer_headers
 from bursar_edge.management_relay import relay_to_admin
+from bursar_edge.meter import Meter, tag_labels
+from bursar_edge.metrics_endpoint import MetricsEndpoint
 from bursar_edge.outbox import COMMIT_PACE_S, OUTBOX_FILE, Outbox
 from bursar_edge.refusals import say
 from bursar_edge.relay import Times
@@ -123,14 +125,17 @@ class Edge:
             times=Times(self._waits.ping_s, self._waits.silence_s, self._clock.now_ms),
             answer_s=self._waits.answer_s,
             renew_s=settings.hold_ttl_s / 6,
+            meter=_meter(settings),
             tracing=self._tracing,
         )
+        self.enforcer.on_settled = self.parts.meter.settle_lag.observe
         self._neighbours: dict[str, Neighbour] = {}
         self._active = 0
         self._idle = asyncio.Event()
         self._stopping = False
         self._runner: web.ServerRunner | None = None
         self._server: ClientServer | None = None
+        self._metrics = MetricsEndpoint(self)
 
     async def start(self) -> None:
         """Open the outbox, connect, listen. Raises LogUnavailable, OSError."""
@@ -227,7 +232,7 @@ class Edge:
                 incoming.abort()
             else:
                 request_id = self._new_id()
-                send(incoming, say(Refused("internal"), request_id), request_id)
+                self._refuse(incoming, Refused("internal"), request_id)
         except ClientGone:
             pass
 
@@ -242,6 +247,9 @@ class Edge:
         if kind == "hello":
             incoming.answer(200, answer_headers(self._new_id()), b"{}")
             return
+        if kind == "metrics":
+            await self._metrics.answer(incoming, self._neighbours)
+            return
         if kind in ("live", "ready", "health"):
             await self._health(incoming, kind)
             return
@@ -249,7 +257,7 @@ class Edge:
         via = incoming.headers.get("via")
         if via is not None and self.upstreams.via in via:
             incoming.keep_alive = False
-            send(incoming, say(Refused("loop"), request_id), request_id)
+            self._refuse(incoming, Refused("loop"), request_id)
             return
         try:
             if kind == "messages" or kind == "count_tokens":
@@ -270,9 +278,9 @@ class Edge:
                     incoming.keep_alive = False
                 detail = f"{incoming.method} {path[:100]}"
                 detail = detail if detail.isprintable() else incoming.method
-                send(incoming, say(Refused("not_supported"), request_id, detail=detail), request_id)
+                self._refuse(incoming, Refused("not_supported"), request_id, detail)
         except BodyProblem as problem:
-            send(incoming, say(Refused(problem.reason), request_id, detail=problem.detail), request_id)
+            self._refuse(incoming, Refused(problem.reason), request_id, problem.detail)
 
     async def _inference(self, incoming: Incoming, request_id: str, told: HeadFacts) -> None:
         if not told.key_hashes:
@@ -289,13 +297,13 @@ class Edge:
                 raise BodyProblem("wrong_content_type")
             body, lease = await read_body(incoming, self._limits, self.memory)
         except BodyProblem as problem:
-            send(incoming, say(Refused(problem.reason), request_id, detail=problem.detail), request_id)
+            self._refuse(incoming, Refused(problem.reason), request_id, problem.detail)
             return
         try:
             try:
                 head = read_head(body, betas=told.betas, needs_max_tokens=told.paid)
             except BadHead as problem:
-                send(incoming, say(Refused("bad_request"), request_id, detail=problem.problem), request_id)
+                self._refuse(incoming, Refused("bad_request"), request_id, problem.problem)
                 return
             del body
             if told.paid:
@@ -305,12 +313,25 @@ class Edge:
         finally:
             lease.release()
 
-    async def _health(self, incoming: Incoming, kind: str) -> None:
-        problem = ""
+    @property
+    def active(self) -> int:
+        """Requests being answered."""
+        return self._active
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ready, empty if it is."""
         if self._stopping:
-            problem = "stopping"
-        elif not self.outbox.writable:
-            problem = "the outbox takes no more events"
+            return "stopping"
+        return "" if self.outbox.writable else "the outbox takes no more events"
+
+    def _refuse(self, incoming: Incoming, refused: Refused, request_id: str, detail: str = "") -> None:
+        """Answer with a refusal that nobody asked the enforcer about."""
+        self.parts.meter.refused(refused.reason)
+        send(incoming, say(refused, request_id, detail=detail), request_id)
+
+    async def _health(self, incoming: Incoming, kind: str) -> None:
+        problem = self.problem
         if kind == "live":
             status, body = 200, b'{"status":"ok"}'
         elif kind == "health" and self.settings.single_machine:
@@ -319,6 +340,14 @@ class Edge:
         else:
             status, body = health.own(problem)
         incoming.answer(status, [(b"content-type", b"application/json")], body)
+
+
+def _meter(settings: Settings) -> Meter:
+    """Raises SettingsError."""
+    try:
+        return Meter(tags=tag_labels(settings.metrics_tags), most=settings.metrics_label_sets)
+    except ValueError as problem:
+        raise SettingsError(f"BURSAR_METRICS_TAGS: {problem}.") from None
 
 
 def make_outbox(settings: Settings, remote: EventLog | None = None) -> Outbox:

@@ -28,6 +28,7 @@ from bursar_edge.credentials import CredentialStore, own_login
 from bursar_edge.head_facts import HeadFacts
 from bursar_edge.incoming import REASONS, ClientGone, Incoming, answer_headers
 from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, Origin, Reply, exchange
+from bursar_edge.meter import Meter
 from bursar_edge.outbox import Outbox
 from bursar_edge.refusals import Said, say
 from bursar_edge.relay import Times, UpstreamCut, reader_for, relay
@@ -56,6 +57,7 @@ class Parts:
         times: Times,
         answer_s: float,
         renew_s: float,
+        meter: Meter,
         tracing: Tracing | None = None,
     ) -> None:
         self.tracing = tracing
@@ -69,6 +71,7 @@ class Parts:
         self.times = times
         self.answer_s = answer_s
         self.renew_s = renew_s
+        self.meter = meter
         self.samples = DeniedSample()
         self._finishing: set[asyncio.Task[None]] = set()
 
@@ -110,6 +113,8 @@ class Exchange:
         if attribution.dropped_tags:
             parts.samples.counts["tags_dropped"] += attribution.dropped_tags
         self._facts = Facts(request_id, started_at_ms, head, attribution)
+        self._began_s = parts.clock.monotonic_s()
+        self._sent_s = self._ended_s = 0.0
         self._renewal: asyncio.TimerHandle | None = None
         self._closed = False
         self._trace = None if parts.tracing is None else begin_trace(parts.tracing, incoming.headers)
@@ -200,6 +205,15 @@ class Exchange:
             parts.spawn(parts.outbox.append(usage.virtual_key_id, value))
         elif facts.admitted is None:
             parts.samples.refused(said.reason, self._told.key_hashes)
+        admitted = facts.admitted
+        parts.meter.refused(
+            said.reason,
+            refused.owners if admitted is None else admitted.owners,
+            provider=facts.provider or facts.head.provider,
+            model=facts.head.model,
+            tags=facts.attribution.tags,
+            decided=admitted is None,
+        )
         if self._trace is not None and facts.admitted is None:
             self._trace.refused(facts, said.reason, usage)
         send(self._incoming, said, facts.request_id)
@@ -269,6 +283,7 @@ class Exchange:
         return await self._relay(reply)
 
     def _sending(self) -> None:
+        self._sent_s = self._parts.clock.monotonic_s()
         self._left = "unknown"
         if self._trace is not None:
             self._trace.sending()
@@ -315,6 +330,7 @@ class Exchange:
     # ---- record and settle
 
     def _finish(self, outcome: Outcome) -> None:
+        self._ended_s = self._parts.clock.monotonic_s()
         self._closed = True
         if self._renewal is not None:
             self._renewal.cancel()
@@ -333,7 +349,14 @@ class Exchange:
                 book = parts.books.known(admitted.price_book_id) or await parts.books.get(admitted.price_book_id)
             closing = close(facts, outcome, book, ended_at_ms)
             usage = closing.usage
+            sent_s = self._sent_s
+            parts.meter.finished(
+                usage,
+                added_s=sent_s - self._began_s if sent_s else None,
+                upstream_s=self._ended_s - sent_s if sent_s else None,
+            )
             if closing.unpriced:
+                parts.meter.unpriced(usage.model)
                 log.error("served_model_has_no_price", model=usage.model, request_id=facts.request_id)
             value = encode_event(
                 id=f"usage:{facts.request_id}",
@@ -364,7 +387,8 @@ class Exchange:
                 agent=usage.agent_id,
                 text_bytes=usage.text_bytes,
                 usage=closing.counted,
-            )
+            ),
+            since_s=self._ended_s,
         )
         parts.enforcer.settled(usage.charged_to)
 

@@ -36,6 +36,8 @@ async def who_asks(parts: Parts, ask: Authorize) -> Authorized | Refused:
         reply = Refused("ledger_unreachable")
     if isinstance(reply, Refused) and reply.owners is None:
         parts.samples.refused(reply.reason, ask.key_hashes)
+    if isinstance(reply, Refused):
+        parts.meter.refused(reply.reason, reply.owners, model=ask.model, provider=ask.provider)
     return reply
 
 
@@ -97,6 +99,7 @@ async def count_tokens(
         except NoAnswer:
             refused = Refused("upstream_died", subject=route.provider)
     if refused is not None:
+        parts.meter.refused(refused.reason, who.owners, model=head.model, provider=route.provider)
         send(incoming, say(refused, request_id, detail=detail), request_id)
         return
     headers = down_headers(reply.raw_headers, listed_in_connection(reply.headers))

@@ -166,6 +166,12 @@ class Outbox:
         begin = await self._local.begin_offset(USAGE_TOPIC, 0)
         return await self._local.end_offset(USAGE_TOPIC, 0) - begin
 
+    async def oldest_ms(self) -> int | None:
+        """When the oldest of them was appended (Unix ms); None: there is none. Raises LogUnavailable, OffsetLost."""
+        begin = await self._local.begin_offset(USAGE_TOPIC, 0)
+        oldest = await self._local.read(USAGE_TOPIC, 0, begin, max_records=1)
+        return oldest[0].appended_at_ms if oldest else None
+
     async def ship_all(self, within_s: float) -> int:
         """Wait until everything is shipped; how many events are left when the time is over."""
         loop = asyncio.get_running_loop()

@@ -42,6 +42,11 @@ class Lines:
         self._of_key: dict[Keys, str] = {}
         self._waiting = 0
 
+    @property
+    def waiting(self) -> int:
+        """Requests in all lines."""
+        return self._waiting
+
     def of(self, key: Keys) -> str | None:
         """The counter whose line requests of this key join, if there is one."""
         return self._of_key.get(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "messages", "count_tokens", "models", "model", "hello", "live", "ready", "health", "admin", "none"
+    "messages", "count_tokens", "models", "model", "hello", "live", "ready", "health", "metrics", "admin", "none"
 ]
 
 
@@ -17,7 +17,7 @@ class Where(NamedTuple):
     """The path as sent, for what is said about it."""
 
 
-_OWN = {"/livez": "live", "/readyz": "ready", "/healthz": "health"}
+_OWN = {"/livez": "live", "/readyz": "ready", "/healthz": "health", "/metrics": "metrics"}
 
 
 def route(method: str, target: str) -> Where:
