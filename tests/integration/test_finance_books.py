@@ -209,7 +209,13 @@ def split(weights: list[int], **fields: Any) -> Allocation:
     parts = tuple(
         AllocationPart(team_id=f"t{at}", team=f"Team {at}", weight=weight) for at, weight in enumerate(weights)
     )
-    defaults: dict[str, Any] = {"id": "a1", "name": "shared key", "kind": "split", "created_at_s": 1, "from_month": "2026-11"}
+    defaults: dict[str, Any] = {
+        "id": "a1",
+        "name": "shared key",
+        "kind": "split",
+        "created_at_s": 1,
+        "from_month": "2026-11",
+    }
     return Allocation(**(defaults | {"virtual_key_id": "key-1", "parts": parts} | fields))
 
 
