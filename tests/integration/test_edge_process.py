@@ -123,4 +123,4 @@ async def test_what_could_not_be_shipped_ends_with_3_and_is_named(tmp_path, arou
         }
     )
     assert await serve(settings) == 3
-    assert f"1 usage events are still in the outbox {tmp_path / 'outbox.db'}" in capsys.readouterr().err
+    assert f"1 events are still in the outbox {tmp_path / 'outbox.db'}" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from bursar_edge.admission import LEDGER_TRIES_S, Enforcer
 from bursar_edge.bodies import BodyMemory, BodyProblem, Limits, leave_unread, read_body
 from bursar_edge.books import FETCH_S, PriceBooks
 from bursar_edge.connection import ClientServer
+from bursar_edge.content import content_settings
 from bursar_edge.credentials import CredentialStore
 from bursar_edge.exchange import Exchange, Parts, send
 from bursar_edge.free_calls import count_tokens, list_models, one_model, who_asks
@@ -125,6 +126,7 @@ class Edge:
             times=Times(self._waits.ping_s, self._waits.silence_s, self._clock.now_ms),
             answer_s=self._waits.answer_s,
             renew_s=settings.hold_ttl_s / 6,
+            content=content_settings(settings),
             meter=_meter(settings),
             tracing=self._tracing,
         )
@@ -387,7 +389,7 @@ async def serve(settings: Settings) -> int:
     left = await edge.stop()
     if left:
         print(  # noqa: T201
-            f"{left} usage events are still in the outbox {edge.outbox.path}; keep it, the next start ships them.",
+            f"{left} events are still in the outbox {edge.outbox.path}; keep it, the next start ships them.",
             file=sys.stderr,
         )
         return NOT_SHIPPED

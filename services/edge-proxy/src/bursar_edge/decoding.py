@@ -74,3 +74,31 @@ class _Deflate:
             except zlib.error:
                 self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         return bytes(self._inflate.decompress(chunk, MAX_DECODED_BYTES))
+
+
+class _Gathered:
+    """Decoded bytes up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.data = bytearray()
+        self._limit = limit
+
+    def feed(self, chunk: bytes) -> None:
+        self.data += chunk[: self._limit - len(self.data)]
+
+    def end(self) -> None: ...
+
+
+DECODE_AT_ONCE = 64 << 10
+"""Compressed bytes decoded in one step: bounds what a step can swell to."""
+
+
+def decoded(data: bytes, encoding: str, limit: int) -> bytes | None:
+    """What an answer decodes to, as far as it came and up to ``limit`` bytes; None where that cannot be undone."""
+    gathered = _Gathered(limit)
+    decoder = Decoded(gathered, encoding)
+    for start in range(0, len(data), DECODE_AT_ONCE):
+        decoder.feed(data[start : start + DECODE_AT_ONCE])
+        if len(gathered.data) >= limit:
+            break
+    return bytes(gathered.data) if gathered.data or not data else None

@@ -24,6 +24,7 @@ from bursar_edge.admission import Enforcer, LedgerUnreachable
 from bursar_edge.attribution import with_user_id
 from bursar_edge.bodies import Lease
 from bursar_edge.books import PriceBooks
+from bursar_edge.content import ContentSettings, ContentStore, Kept
 from bursar_edge.credentials import CredentialStore, own_login
 from bursar_edge.head_facts import HeadFacts
 from bursar_edge.incoming import REASONS, ClientGone, Incoming, answer_headers
@@ -57,6 +58,7 @@ class Parts:
         times: Times,
         answer_s: float,
         renew_s: float,
+        content: ContentSettings,
         meter: Meter,
         tracing: Tracing | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Parts:
         self.meter = meter
         self.samples = DeniedSample()
         self._finishing: set[asyncio.Task[None]] = set()
+        self.content = ContentStore(content, outbox, clock.now_ms, self.spawn)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run to its end whatever happens to the handler; drained at stop."""
@@ -160,6 +163,8 @@ class Exchange:
 
     _left: Outcome = "not_sent"
     """What the request ends as if the client leaves now."""
+    _kept: Kept | None = None
+    """What of its content is to be stored."""
 
     # ---- admit
 
@@ -278,6 +283,8 @@ class Exchange:
             log.warning(reason, provider=facts.provider, why=str(problem), request_id=facts.request_id)
             self._refuse(Refused(reason, subject=facts.provider))
             return self._left
+        if facts.admitted is not None and facts.admitted.content:
+            self._kept = parts.content.keep(facts, self._incoming.headers, credential)
         facts.head.body = b""
         self._lease.release()
         return await self._relay(reply)
@@ -298,6 +305,8 @@ class Exchange:
         headers.append((b"x-bursar-request-id", facts.request_id.encode()))
         reader, feeds = reader_for(reply)
         facts.reader = reader
+        if self._kept is not None:
+            feeds = self._kept.over(feeds, reply)
         try:
             await relay(incoming, reply, headers, facts, feeds, self._parts.times)
         except UpstreamCut as problem:
@@ -336,6 +345,8 @@ class Exchange:
             self._renewal.cancel()
         if self._trace is not None:
             self._trace.ended()
+        if self._kept is not None:
+            self._parts.content.finish(self._kept)
         self._parts.spawn(self._record(outcome))
 
     async def _record(self, outcome: Outcome) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import structlog
 
-from bursar_common.eventlog.port import EventLog, LogUnavailable, NewRecord
+from bursar_common.eventlog.port import EventLog, LogUnavailable, NewRecord, RecordTooLarge
 from bursar_common.eventlog.sqlite import SqliteEventLog
-from bursar_common.events import OUTBOX_HEADER, USAGE_TOPIC
+from bursar_common.events import CONTENT_TOPIC, OUTBOX_HEADER, USAGE_TOPIC
 from bursar_common.ids import uuid7
 
 log = structlog.get_logger()
@@ -32,6 +32,10 @@ COMMIT_PACE_S = 0.010
 """Shortest time between the beginnings of two commits. The first event after a pause is durable within one fsync;
 requests that follow one another faster share a commit, and the settlements after it a round trip: each would otherwise
 take its own from the next request's time. An event waits this much longer at most for being durable."""
+CONTENT_DISK_RESERVE_BYTES = 512 << 20
+"""Free space below which no content is taken, long before requests are refused."""
+CONTENT_SHARE = 2
+"""Part of the outbox (one in this many) beyond which no more content waits in it: its space is for usage events."""
 CHECK_S = 1.0
 """How often free space and the outbox's size are looked at."""
 RETRY_S = 0.25
@@ -67,7 +71,8 @@ class Outbox:
         self._tasks.append(asyncio.create_task(self._watch()))
         if self._remote is not None:
             await self._identify()
-            self._tasks.append(asyncio.create_task(self._relay(self._remote)))
+            for topic in (USAGE_TOPIC, CONTENT_TOPIC):
+                self._tasks.append(asyncio.create_task(self._relay(self._remote, topic)))
 
     async def _identify(self) -> None:
         known = await self._local.read(IDENTITY_TOPIC, 0, 0, max_records=1)
@@ -129,17 +134,34 @@ class Outbox:
             if failed:
                 self._failing -= 1
 
+    async def offer_content(self, key: str, value: bytes) -> bool:
+        """Make a record of content durable, if there is room beside usage events. Tried once; False: it is lost."""
+        if not self.writable:
+            return False
+        try:
+            status = os.statvfs(self._local.path.parent)
+            if status.f_bavail * status.f_frsize < CONTENT_DISK_RESERVE_BYTES:
+                return False
+            if self._remote is not None:
+                used = await self._local.size_bytes() + len(value)
+                if used > self._max_bytes // CONTENT_SHARE:
+                    return False
+            await self._local.append([NewRecord(CONTENT_TOPIC, key, value)])
+        except (LogUnavailable, RecordTooLarge, OSError):
+            return False
+        return True
+
     # ---- shipping
 
-    async def _relay(self, remote: EventLog) -> None:
+    async def _relay(self, remote: EventLog, topic: str) -> None:
         started = False
         while True:
             try:
                 if not started:
                     await remote.start()
                     started = True
-                offset = await self._local.begin_offset(USAGE_TOPIC, 0)
-                records = await self._local.read(USAGE_TOPIC, 0, offset, max_records=SHIP_RECORDS, wait_s=SHIP_IDLE_S)
+                offset = await self._local.begin_offset(topic, 0)
+                records = await self._local.read(topic, 0, offset, max_records=SHIP_RECORDS, wait_s=SHIP_IDLE_S)
                 if not records:
                     continue
                 await remote.append(
@@ -148,7 +170,7 @@ class Outbox:
                         for each in records
                     ]
                 )
-                await self._local.delete_before(USAGE_TOPIC, records[-1].offset + 1)
+                await self._local.delete_before(topic, records[-1].offset + 1)
             except LogUnavailable as error:
                 log.warning("log_unavailable", why=str(error))
                 await asyncio.sleep(SHIP_RETRY_S)
@@ -163,8 +185,11 @@ class Outbox:
         """Events that are only here."""
         if self._remote is None:
             return 0
-        begin = await self._local.begin_offset(USAGE_TOPIC, 0)
-        return await self._local.end_offset(USAGE_TOPIC, 0) - begin
+        count = 0
+        for topic in (USAGE_TOPIC, CONTENT_TOPIC):
+            begin = await self._local.begin_offset(topic, 0)
+            count += await self._local.end_offset(topic, 0) - begin
+        return count
 
     async def oldest_ms(self) -> int | None:
         """When the oldest of them was appended (Unix ms); None: there is none. Raises LogUnavailable, OffsetLost."""

@@ -13,6 +13,7 @@ from bursar_edge.decoding import Decoded, Feeds
 from bursar_edge.deltas import delta_relay
 from bursar_edge.direct import Quick, Sink
 from bursar_edge.incoming import ClientGone, Incoming, whole
+from bursar_edge.keeping import Keeping
 from bursar_edge.link import Header, Reply
 from bursar_edge.refusals import PING, error_event
 from bursar_edge.usage_event import Facts
@@ -131,7 +132,7 @@ async def relay(
     watch = Watch(incoming, reply, times, pings=ours)
     try:
         await _pump(incoming, body, facts, feeds, watch, times)
-        if reply.until_close and events and isinstance(feeds, SseReader) and not feeds.stopped:
+        if reply.until_close and events and isinstance(feeds, SseReader | Keeping) and not feeds.stopped:
             raise UpstreamCut("the connection ended")
         incoming.end()
     except UpstreamCut:
@@ -154,7 +155,8 @@ async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None
     if transport is None or transport.is_closing():
         raise ClientGone("the client closed the connection")
     write = transport.write
-    stream: Any = feeds if feeds.__class__ is SseReader else None
+    reader = feeds.reader if isinstance(feeds, Keeping) else feeds
+    stream: Any = reader if reader.__class__ is SseReader else None
 
     def take(data: bytes) -> bool:
         try:
@@ -181,6 +183,8 @@ async def _pump(incoming: Incoming, body: Any, facts: Facts, feeds: Feeds | None
 
     sink = Sink(body, first, quickly)
     quick = delta_relay(sink, stream, watch, transport, protocol)
+    if isinstance(feeds, Keeping):
+        quick = feeds.over(quick)
     try:
         sink.attach()
         while True:
