@@ -29,6 +29,24 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of one batch body, of either direction."""
 
 
+def batch_head_start(token: str) -> bytes:
+    """The head of every batch, up to its host and length: both sides know it by heart."""
+    head = f"POST {BATCH_PATH} HTTP/1.1\r\n{INTERNAL_TOKEN_HEADER}: {token}\r\n"
+    return f"{head}content-type: application/json\r\nhost: ".encode()
+
+
+def batch_head(token: str, host: str) -> bytes:
+    """The head of a batch up to the digits of its length; after them two line ends."""
+    return b"%b%b\r\ncontent-length: " % (batch_head_start(token), host.encode())
+
+
+def batch_answer(status: int, content: bytes) -> bytes:
+    """The answer to a batch as it goes over the wire."""
+    reason = b"OK" if status == 200 else b"Refused"
+    head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % (status, reason, len(content)) + content
+
+
 class KeyHash(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A credential as the client presented it: the header it came in and the hex SHA-256 of its value."""
 

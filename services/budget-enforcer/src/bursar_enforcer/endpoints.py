@@ -21,6 +21,7 @@ from bursar_common.wire import (
     encode,
 )
 from bursar_enforcer.admission import Admission
+from bursar_enforcer.batch_server import BatchServer
 from bursar_enforcer.books import Books
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
@@ -54,7 +55,7 @@ class Endpoints:
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
             return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BATCH_BYTES)
 
-        return web.Server(self.answer, request_factory=request, access_log=None)
+        return BatchServer(self.answer, self.batch, self._token, request_factory=request, access_log=None)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -78,18 +79,23 @@ class Endpoints:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return web.Response(status=413, text=f"at most {MAX_BATCH_BYTES} bytes a batch")
+        status, content = await self.batch(body)
+        return web.Response(status=status, body=content, headers=_JSON)
+
+    async def batch(self, body: bytes) -> tuple[int, bytes]:
+        """Answer one batch: status and body."""
         try:
             operations = decode_operations(body)
         except msgspec.MsgspecError as error:
-            return web.Response(status=400, text=str(error)[:300])
+            return 400, encode({"error": str(error)[:300]})
         if len(operations) > MAX_BATCH_OPERATIONS:
-            return web.Response(status=413, text=f"at most {MAX_BATCH_OPERATIONS} operations a batch")
+            return 413, encode({"error": f"at most {MAX_BATCH_OPERATIONS} operations a batch"})
         if self._tracing is None:
-            return web.Response(body=encode(await self._admission.decide(operations)), headers=_JSON)
+            return 200, encode(await self._admission.decide(operations))
         started_ns = now_ns()
         replies = await self._admission.decide(operations)
         trace_batch(self._tracing, operations, replies, started_ns)
-        return web.Response(body=encode(replies), headers=_JSON)
+        return 200, encode(replies)
 
     async def _price_book(self, request: web.BaseRequest, book_id: str) -> web.Response:
         if not internal_token_ok(request, self._token):
