@@ -123,6 +123,7 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
     @web.middleware
     async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = desk.mint()
+        structlog.contextvars.bind_contextvars(request_id=request_id)  # on every log line of this request's task
         try:
             _admit(request)
             response = await handler(request)
@@ -133,12 +134,14 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
         except web.HTTPException as error:
             response = refused(request, _translated(error, request), request_id)
         except Exception as error:
-            log.exception("request_failed", request_id=request_id, error=type(error).__name__)
+            log.exception("request_failed", error=type(error).__name__)
             response = refused(
                 request,
                 Refusal(500, "internal_error", "Something went wrong on our side; the log has the request id."),
                 request_id,
             )
+        finally:
+            structlog.contextvars.unbind_contextvars("request_id")  # the connection's next request is another
         response.headers[REQUEST_ID_HEADER] = request_id
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -163,7 +163,11 @@ class Admission:
                     self.closed_seen()
                     replies[place] = Unavailable(str(error))
                 except Exception:
-                    log.exception("operation_failed", operation=type(operation).__name__)
+                    log.exception(
+                        "operation_failed",
+                        operation=type(operation).__name__,
+                        request_id=getattr(operation, "request_id", ""),
+                    )
                     replies[place] = Unavailable("the operation failed, see the enforcer's log")
             again = await self._confirm(round_) if round_.doubtful else []
             if round_.calls:
@@ -307,7 +311,7 @@ class Admission:
         elif isinstance(result, hiredis.ReplyError):
             replies[place] = Unavailable(f"Redis answered: {result}")
         else:
-            log.error("counter_full", counter=result[1].decode())
+            log.error("counter_full", counter=result[1].decode(), request_id=admit.request_id)
             replies[place] = Unavailable("a counter would pass the largest amount")
         return False
 

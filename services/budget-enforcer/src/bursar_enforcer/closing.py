@@ -107,5 +107,5 @@ class Closings:
             return Closed(STATES.get(result[1].decode(), "closed"))
         if kind == b"closed":
             return Unavailable("the ledger is being rebuilt")
-        log.error("counter_full", counter=result[1].decode())
+        log.error("counter_full", counter=result[1].decode(), request_id=getattr(operation, "request_id", ""))
         return Unavailable("a counter would pass the largest amount")

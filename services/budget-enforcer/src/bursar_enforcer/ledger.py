@@ -7,6 +7,7 @@ what a trace of them needs; meaning is :mod:`bursar_enforcer.admission`'s and th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,8 +180,14 @@ def _is_noscript(error: hiredis.ReplyError) -> bool:
     return str(error).startswith("NOSCRIPT")
 
 
+_REQUEST_ID = re.compile(rb"\$36\r\n([0-9a-f-]{36})\r\n")
+"""The argument of a script on one request that is the request's id; everything before it is longer or shorter."""
+_OF_ONE_REQUEST = ("admit", "renew", "close")
+
+
 def trace(on_reply: OnReply, call: Call, reply: Any) -> None:
-    """Hand on the counters in a script's reply, as they are after it."""
+    """Hand on the counters in a script's reply, as they are after it. Log lines written meanwhile carry the id of the
+    request whose hold the script was about."""
     counters: list[Traced] = []
     if isinstance(reply, list):
         kind = reply[0]
@@ -197,4 +204,9 @@ def trace(on_reply: OnReply, call: Call, reply: Any) -> None:
         if states:
             for name, limit, state in zip(names, limits, counters_of(states, len(names)), strict=True):
                 counters.append(Traced(name, state.spent, state.held, state.exposed, limit))
-    on_reply(call.script, counters)
+    found = _REQUEST_ID.search(call.data) if call.script in _OF_ONE_REQUEST else None
+    if found is None:
+        on_reply(call.script, counters)
+        return
+    with structlog.contextvars.bound_contextvars(request_id=found[1].decode()):
+        on_reply(call.script, counters)

@@ -214,7 +214,8 @@ class Edge:
         except ClientGone:
             incoming.keep_alive = False
         except Exception:
-            log.exception("request_failed")
+            incoming.request_id = incoming.request_id or self._new_id()
+            log.exception("request_failed", request_id=incoming.request_id)
             self._fail(incoming)
         finally:
             self._left()
@@ -233,15 +234,15 @@ class Edge:
             if incoming.started:
                 incoming.abort()
             else:
-                request_id = self._new_id()
-                self._refuse(incoming, Refused("internal"), request_id)
+                self._refuse(incoming, Refused("internal"), incoming.request_id)
         except ClientGone:
             pass
 
     async def _route(self, incoming: Incoming) -> None:
         known = incoming.known
         if known is not None and known.facts is not None and not self._stopping:
-            await self._inference(incoming, self._new_id(), known.facts)
+            incoming.request_id = self._new_id()
+            await self._inference(incoming, incoming.request_id, known.facts)
             return
         kind, target, path = route(incoming.method, incoming.target)
         if self._stopping:
@@ -255,7 +256,7 @@ class Edge:
         if kind in ("live", "ready", "health"):
             await self._health(incoming, kind)
             return
-        request_id = self._new_id()
+        request_id = incoming.request_id = self._new_id()
         via = incoming.headers.get("via")
         if via is not None and self.upstreams.via in via:
             incoming.keep_alive = False
@@ -287,7 +288,7 @@ class Edge:
     async def _inference(self, incoming: Incoming, request_id: str, told: HeadFacts) -> None:
         if not told.key_hashes:
             # Only a default key lets such a request in: asked before its body may take memory.
-            who = await who_asks(self.parts, Authorize(()))
+            who = await who_asks(self.parts, Authorize(()), request_id)
             if isinstance(who, Refused):
                 if not incoming.payload.is_eof():
                     incoming.keep_alive = False

@@ -78,16 +78,16 @@ class Parts:
         self._finishing: set[asyncio.Task[None]] = set()
         self.content = ContentStore(content, outbox, clock.now_ms, self.spawn)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], request_id: str = "") -> None:
         """Run to its end whatever happens to the handler; drained at stop."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, name=request_id)
         self._finishing.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._finishing.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("record_failed", exc_info=error)
+            log.error("record_failed", request_id=task.get_name(), exc_info=error)
 
     async def finished(self) -> None:
         """Return when everything spawned is done."""
@@ -207,9 +207,9 @@ class Exchange:
                 subject=usage.virtual_key_id,
                 data=usage,
             )
-            parts.spawn(parts.outbox.append(usage.virtual_key_id, value))
+            parts.spawn(parts.outbox.append(usage.virtual_key_id, value), facts.request_id)
         elif facts.admitted is None:
-            parts.samples.refused(said.reason, self._told.key_hashes)
+            parts.samples.refused(said.reason, self._told.key_hashes, facts.request_id)
         admitted = facts.admitted
         parts.meter.refused(
             said.reason,
@@ -320,7 +320,7 @@ class Exchange:
 
     def _renew_later(self) -> None:
         self._renewal = asyncio.get_running_loop().call_later(self._parts.renew_s, self._renew_later)
-        self._parts.spawn(self._renew())
+        self._parts.spawn(self._renew(), self._facts.request_id)
 
     async def _renew(self) -> None:
         facts, parts = self._facts, self._parts
@@ -347,7 +347,7 @@ class Exchange:
             self._trace.ended()
         if self._kept is not None:
             self._parts.content.finish(self._kept)
-        self._parts.spawn(self._record(outcome))
+        self._parts.spawn(self._record(outcome), self._facts.request_id)
 
     async def _record(self, outcome: Outcome) -> None:
         facts, parts = self._facts, self._parts

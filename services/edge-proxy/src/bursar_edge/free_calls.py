@@ -27,15 +27,15 @@ MAX_LISTED_MODELS = 1000
 """Models of one page, as the provider has it."""
 
 
-async def who_asks(parts: Parts, ask: Authorize) -> Authorized | Refused:
+async def who_asks(parts: Parts, ask: Authorize, request_id: str) -> Authorized | Refused:
     """As the enforcer knows the caller; refusals that are nobody's are counted."""
     try:
         reply = await parts.enforcer.authorize(ask)
     except LedgerUnreachable as problem:
-        log.warning("ledger_unreachable", why=str(problem))
+        log.warning("ledger_unreachable", why=str(problem), request_id=request_id)
         reply = Refused("ledger_unreachable")
     if isinstance(reply, Refused) and reply.owners is None:
-        parts.samples.refused(reply.reason, ask.key_hashes)
+        parts.samples.refused(reply.reason, ask.key_hashes, request_id)
     if isinstance(reply, Refused):
         parts.meter.refused(reply.reason, reply.owners, model=ask.model, provider=ask.provider)
     return reply
@@ -43,7 +43,7 @@ async def who_asks(parts: Parts, ask: Authorize) -> Authorized | Refused:
 
 async def _authorize(parts: Parts, incoming: Incoming, request_id: str, ask: Authorize) -> Authorized | None:
     """Who asks; None after refusing."""
-    who = await who_asks(parts, ask)
+    who = await who_asks(parts, ask, request_id)
     if isinstance(who, Authorized):
         return who
     send(incoming, say(who, request_id), request_id)

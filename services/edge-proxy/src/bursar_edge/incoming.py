@@ -56,6 +56,7 @@ class Incoming:
         "payload",
         "protocol",
         "raw_headers",
+        "request_id",
         "started",
         "target",
         "transport",
@@ -82,6 +83,8 @@ class Incoming:
         self.payload = payload
         self.protocol: Any = protocol
         self.transport: asyncio.Transport | None = protocol.transport
+        self.request_id = ""
+        """Ours, once it has one."""
         self.keep_alive: bool = not message.should_close
         self.started = False
         self.chunked = False

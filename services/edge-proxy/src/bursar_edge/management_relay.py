@@ -50,7 +50,7 @@ async def relay_to_admin(
                 no_body=incoming.method == "HEAD",
             )
         except (NotConnected, NoAnswer) as problem:
-            log.warning("admin_unreachable", why=str(problem))
+            log.warning("admin_unreachable", why=str(problem), request_id=request_id)
             send(incoming, say(Refused("admin_unreachable"), request_id), request_id)
             return
     finally:

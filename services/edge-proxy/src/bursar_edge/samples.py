@@ -25,7 +25,7 @@ class DeniedSample:
         self._minute = 0
         self._logged = 0
 
-    def refused(self, reason: str, key_hashes: tuple[KeyHash, ...]) -> None:
+    def refused(self, reason: str, key_hashes: tuple[KeyHash, ...], request_id: str = "") -> None:
         """Count one."""
         self.counts[reason] += 1
         minute = int(time.monotonic() // 60)
@@ -38,4 +38,5 @@ class DeniedSample:
                 reason=reason,
                 keys=[f"{each.header}:{each.sha256[:HASH_CHARS]}" for each in key_hashes],
                 so_far=self.counts[reason],
+                request_id=request_id,
             )
