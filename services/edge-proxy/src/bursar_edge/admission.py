@@ -8,9 +8,11 @@ given up (the enforcer reads them from the log); admissions answer within a boun
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,7 +21,6 @@ from aiohttp import BaseConnector, TCPConnector, UnixConnector
 from yarl import URL
 
 from bursar_common.wire import (
-    BATCH_PATH,
     INTERNAL_TOKEN_HEADER,
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
@@ -36,6 +37,7 @@ from bursar_common.wire import (
     decode_replies,
     encode,
 )
+from bursar_edge.batch_link import BatchConnection, BatchLink, NoConnection
 from bursar_edge.link import NoAnswer, NotConnected, Origin, exchange
 from bursar_edge.reserved import Lines
 
@@ -77,7 +79,15 @@ class _Asked:
 class Enforcer:
     """Client of the enforcer's internal API, of one event loop."""
 
-    def __init__(self, url: str, token: str, *, admission_wait_s: float, tries_s: float = LEDGER_TRIES_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        admission_wait_s: float,
+        tries_s: float = LEDGER_TRIES_S,
+        ca_file: Path | None = None,
+    ) -> None:
         self._url = url
         self._token = token
         self._tries_s = tries_s
@@ -87,8 +97,10 @@ class Enforcer:
         self._awaited = False
         """Whether somebody waits for the batch sent last."""
         self._delay: asyncio.TimerHandle | None = None
+        self._link = BatchLink(url, token, ca_file=ca_file)
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
+        self._closed = False
         self._connector: BaseConnector | None = None
         self.on_settled: Callable[[float], None] = lambda lag_s: None
         """Told for each settlement how long it took, in seconds."""
@@ -101,10 +113,7 @@ class Enforcer:
             self._connector = TCPConnector(limit=16)
             base = URL(self._url)
         self._origin = Origin(base)
-        path = self._origin.base_path
         common = f"host: {base.host_port_subcomponent}\r\n{INTERNAL_TOKEN_HEADER}: {self._token}\r\n"
-        self._head = f"POST {path}{BATCH_PATH} HTTP/1.1\r\n{common}content-type: application/json\r\ncontent-length: "
-        self._head_bytes = self._head.encode()
         self._get = f" HTTP/1.1\r\n{common}\r\n"
         self._loop = asyncio.get_running_loop()
 
@@ -112,6 +121,10 @@ class Enforcer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closed = True
+        if self._delay is not None:
+            self._delay.cancel()
+        self._link.close()
         if self._connector is not None:
             await self._connector.close()
 
@@ -230,6 +243,8 @@ class Enforcer:
             self._send()
 
     def _send(self) -> None:
+        if self._closed:
+            return
         now_s = self._loop.time()
         if now_s < self._paused_until:
             if self._delay is None:
@@ -251,30 +266,40 @@ class Enforcer:
             return
         self._in_flight += 1
         self._awaited = any(asked.future is not None for asked in batch)
-        task = self._loop.create_task(self._round_trip(batch))
+        connection = self._link.idle()
+        if connection is not None:
+            self._post(connection, batch)
+            return
+        task = self._loop.create_task(self._connect_and_post(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _round_trip(self, batch: list[_Asked]) -> None:
-        assert self._connector is not None
-        body = b"[%b]" % b",".join([asked.data for asked in batch])
-        head = b"%b%d\r\n\r\n" % (self._head_bytes, len(body))
-        replies: list[Reply] = []
-        problem = ""
+    async def _connect_and_post(self, batch: list[_Asked]) -> None:
         try:
-            answer = await exchange(self._connector, self._origin, head, body, answer_s=ROUND_TRIP_S)
-            content = await answer.read(MAX_BATCH_BYTES)
-            if answer.status == 200:
-                replies = decode_replies(content)
-            if len(replies) != len(batch):
-                problem = f"status {answer.status}, {len(replies)} replies to {len(batch)}"
-        except (NotConnected, NoAnswer, msgspec.DecodeError) as error:
-            problem = f"{type(error).__name__} {error}"
-        except Exception as error:  # callers must hear of it, whatever it is
-            problem = type(error).__name__
-            log.exception("batch_failed")
-        finally:
-            self._in_flight -= 1
+            connection = await self._link.connect()
+        except NoConnection as error:
+            self._answered(batch, 0, b"", str(error))
+        except BaseException as error:  # callers must hear of it, whatever it is
+            self._answered(batch, 0, b"", type(error).__name__)
+            raise
+        else:
+            self._post(connection, batch)
+
+    def _post(self, connection: BatchConnection, batch: list[_Asked]) -> None:
+        body = b"[%b]" % b",".join([asked.data for asked in batch])
+        connection.post(body, functools.partial(self._answered, batch), ROUND_TRIP_S)
+
+    def _answered(self, batch: list[_Asked], status: int, content: bytes, problem: str) -> None:
+        self._in_flight -= 1
+        replies: list[Reply] = []
+        if not problem:
+            try:
+                if status == 200:
+                    replies = decode_replies(content)
+                if len(replies) != len(batch):
+                    problem = f"status {status}, {len(replies)} replies to {len(batch)}"
+            except msgspec.DecodeError as error:
+                problem = f"{type(error).__name__} {error}"
         if problem:
             self._again(batch, problem)
             return

@@ -111,7 +111,11 @@ class Edge:
             loop_secret=token,
         )
         self.enforcer = Enforcer(
-            settings.enforcer_url, token, admission_wait_s=settings.admission_wait_s, tries_s=self._waits.ledger_s
+            settings.enforcer_url,
+            token,
+            admission_wait_s=settings.admission_wait_s,
+            tries_s=self._waits.ledger_s,
+            ca_file=settings.ca_file,
         )
         self.outbox = make_outbox(settings, remote)
         self._tracing = open_tracing(environ, SERVICE)
