@@ -42,6 +42,7 @@ from bursar_enforcer.calls import Call
 from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
 from bursar_enforcer.closing import Closings
 from bursar_enforcer.ledger import Ledger
+from bursar_enforcer.meter import Meter
 from bursar_enforcer.plan import Plan, admit_call
 from bursar_enforcer.policy import Policy, Restoring
 from bursar_enforcer.redis_checks import UnsafeRedis
@@ -120,6 +121,7 @@ class Admission:
         self._simulated = simulated
         self._redis_ahead_ms = 0
         """Redis' clock minus ours, as the last stale window showed."""
+        self.meter = Meter()
         self.closed_seen: Callable[[], None] = lambda: None
 
     def now_s(self) -> int:
@@ -128,6 +130,12 @@ class Admission:
 
     async def decide(self, operations: Sequence[Operation]) -> list[Answered]:
         """Never raises for what one operation or Redis does: each gets its answer."""
+        began_s = self._clock.monotonic_s()
+        answers = await self._answers(operations)
+        self.meter.decided(operations, answers, self._clock.monotonic_s() - began_s)
+        return answers
+
+    async def _answers(self, operations: Sequence[Operation]) -> list[Answered]:
         replies: list[Answered | None] = [None] * len(operations)
         try:
             await self._decide(operations, replies)

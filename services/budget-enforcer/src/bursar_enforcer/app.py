@@ -16,6 +16,7 @@ from bursar_common.clock import Clock, SystemClock
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC
+from bursar_common.metrics_endpoint import MetricsAccess
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
@@ -28,6 +29,7 @@ from bursar_enforcer.continuity import Continuity
 from bursar_enforcer.endpoints import Endpoints
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.expiry import Expiry
+from bursar_enforcer.figures import Figures
 from bursar_enforcer.following import follow
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.ledger import Ledger, Traced
@@ -73,6 +75,10 @@ class Enforcer:
         self.projector = Projector(ledger, event_log, self.books, clock)
         self.usage = UsageFollower(ledger, event_log, self.learning, clock)
         self.expiry = Expiry(ledger, event_log, self.continuity, clock, hold_ttl_s=settings.hold_ttl_s)
+        self.expiry.on_expired = self.admission.meter.add_expired
+        self.figures = Figures(
+            ledger, event_log, self.continuity, self.admission.meter, clock, most=settings.metrics_label_sets
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -184,7 +190,14 @@ async def serve(settings: Settings) -> int:
     enforcer.preparing.add_done_callback(_keep_for_good)
     token = settings.internal_token.get_secret_value()
     server = Endpoints(
-        enforcer.admission, enforcer.books, enforcer.health, lambda: state_of(enforcer.ledger), token, tracing
+        enforcer.admission,
+        enforcer.books,
+        enforcer.health,
+        lambda: state_of(enforcer.ledger),
+        token,
+        enforcer.figures.metrics,
+        MetricsAccess(settings, settings.enforcer_listen),
+        tracing,
     ).server()
     runner = web.ServerRunner(server, shutdown_timeout=STOP_WAIT_S)
     await runner.setup()

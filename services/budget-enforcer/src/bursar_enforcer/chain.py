@@ -265,6 +265,16 @@ def limits_of(policy: KeyPolicy, config: ProviderConfig | None) -> tuple[Limit, 
     return tuple(limits)
 
 
+def owner_limits(
+    owner: ProviderConfig | VirtualKey | Team | Customer, kind: OwnerKind, name: str, timezone: str
+) -> Iterable[Limit]:
+    """The owner's own limits, for those who show them."""
+    for budget in owner.budgets:
+        yield _budget(budget, kind, name, timezone)
+    if owner.rate_limit is not None:
+        yield from _rate_limits(owner.rate_limit, kind, name, timezone)
+
+
 def _budget(budget: Budget, kind: OwnerKind, owner: str, timezone: str) -> Limit:
     ceiling: int | None = None
     if budget.enforcement == "strict":

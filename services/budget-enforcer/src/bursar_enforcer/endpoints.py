@@ -1,4 +1,4 @@
-"""HTTP: five paths, without a router: most of a small batch's time would go into finding its way."""
+"""HTTP: six paths, without a router: most of a small batch's time would go into finding its way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from bursar_common.metrics_endpoint import METRICS_PATH, Metrics, MetricsAccess
+from bursar_common.metrics_endpoint import answer as metrics_answer
 from bursar_common.service import internal_token_ok
 from bursar_common.tracing import Tracing
 from bursar_common.wire import (
@@ -39,8 +41,12 @@ class Endpoints:
         health: Callable[[], Awaitable[dict[str, str]]],
         state: Callable[[], Awaitable[dict[str, Any]]],
         token: str,
+        metrics: Metrics,
+        access: MetricsAccess,
         tracing: Tracing | None = None,
     ) -> None:
+        self._metrics = metrics
+        self._access = access
         self._admission = admission
         self._books = books
         self._health = health
@@ -68,6 +74,8 @@ class Endpoints:
             return await self._batch(request)
         if path.startswith(_BOOKS) and request.method == "GET":
             return await self._price_book(request, path[len(_BOOKS) :])
+        if path == METRICS_PATH and request.method == "GET":
+            return await metrics_answer(self._metrics, self._access, request)
         if path == STATE_PATH and request.method == "GET":
             return await self._whole_state(request)
         return web.Response(status=404, text="there is nothing here")

@@ -8,6 +8,7 @@ was settled in between is left alone by rank. Several enforcers may append the s
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ class Expiry:
         self._continuity = continuity
         self._clock = clock
         self._ttl_s = hold_ttl_s
+        self.on_expired: Callable[[int], None] = lambda count: None
 
     async def run(self) -> None:
         """Never returns."""
@@ -95,6 +97,7 @@ class Expiry:
         ]
         positions = await self._log.append(records)
         log.warning("holds_expired", count=len(records))
+        self.on_expired(len(records))
         await self._applied(positions)
         return len(records)
 
