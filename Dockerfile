@@ -45,7 +45,7 @@ COPY services services
 COPY libs/bursar libs/bursar
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     pip install -c constraints.txt ./services/edge-proxy ./services/budget-enforcer "./services/usage-aggregator[embedded]" \
-      ./services/admin-api ./libs/bursar
+      ./services/admin-api "./libs/bursar[server]"
 
 # What runs has a user of its own and one folder it may write to; a named volume put there inherits its owner.
 FROM base AS runtime

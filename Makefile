@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := libs/common services/edge-proxy services/budget-enforcer services/usage-aggregator services/admin-api libs/bursar
-EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
+EDITABLE := $(foreach package,$(filter-out libs/bursar,$(PACKAGES)),-e $(package)) -e "libs/bursar[server]"
 MANIFESTS := $(foreach package,$(PACKAGES),$(package)/pyproject.toml)
 
 # Most of the tests' time is waiting for engines: TEST_WORKERS="-n 2 --dist loadfile" runs two files at once.

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bursar.announce import program
+from bursar.here import program
 from bursar.credential_rules import Stored
 from bursar.home import Home
 from bursar.local_http import Answer, call

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 from bursar.environment import Addresses
+from bursar.here import program
 from bursar.home import DEFAULT_HOME, Home
 
 
@@ -60,15 +59,6 @@ def ready_text(
         bar = "!" * 100
         lines += ["", bar, f"!! {simulator_notice}", bar]
     return "\n".join(lines) + "\n"
-
-
-def program() -> list[str]:
-    """Words that call this command from the person's shell: its name where the shell finds it, else its path (after
-    ``make run`` it is in the checkout's environment, which no shell looks into)."""
-    if shutil.which("bursar"):
-        return ["bursar"]
-    beside = Path(sys.executable).with_name("bursar")
-    return [str(beside)] if beside.exists() else [sys.executable, "-m", "bursar"]
 
 
 def _short(path: Path) -> str:

@@ -15,7 +15,23 @@ from bursar import cli_client, cli_money
 PORT = click.IntRange(0, 65535)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Says in one sentence what to install where a command needs the services and only the client is there."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing == "bursar":  # a fault of ours, not a thin install
+                raise
+            raise click.ClickException(
+                f"`bursar {context.invoked_subcommand}` runs the services, and this is the install for those who only "
+                f"connect (`{missing}` is not there): pip install 'bursar[server]'."
+            ) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bursar")
 def main() -> None:
     """Bursar, the open spend gateway for Claude Code.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bursar.here import NotKnown, find_admin_token, find_key, find_url
+from bursar.here import NotKnown, find_admin_token, find_key, find_url, program
 from bursar.home import DEFAULT_HOME, Home
 
 
@@ -73,7 +73,6 @@ def connect(home: str, url: str | None, key: str | None, settings: Path | None, 
     """
     import shlex
 
-    from bursar.announce import program
     from bursar.claude_settings import SettingsRefused, default_settings_path, wanted_lines, wanted_status_line
     from bursar.claude_settings import connect as write_lines
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from bursar.first_key import stored_first_key
 from bursar.home import Home
@@ -42,3 +45,12 @@ def find_admin_token(home: Home, given: str | None, environ: Mapping[str, str]) 
         with suppress(OSError):
             token = (home.path / "admin-token").read_text().strip()
     return token
+
+
+def program() -> list[str]:
+    """Words that call this command from the person's shell: its name where the shell finds it, else its path (after
+    ``make run`` it is in the checkout's environment, which no shell looks into)."""
+    if shutil.which("bursar"):
+        return ["bursar"]
+    beside = Path(sys.executable).with_name("bursar")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "bursar"]

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bursar.announce import program, ready_text
+from bursar.announce import ready_text
 from bursar.credential_rules import Upstream, choose_upstream, credential_of, is_loopback_bind
 from bursar.environment import Addresses, Secrets, check_own_settings, child_environments, home_secrets
 from bursar.first_key import key_is_known, make_first_key, stored_first_key
+from bursar.here import program
 from bursar.home import Home, HomeLock, StartRefused, write_private
 from bursar.parts import check_port, free_port, listening_socket, start_groups, unhealthy
 from bursar.stored_governance import read_stored
