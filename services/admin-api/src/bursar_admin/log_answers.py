@@ -122,7 +122,10 @@ class InstallationAnswer(TypedDict):
     shape: Literal["one_machine", "cluster"]
     event_log: Literal["sqlite", "kafka"]
     usage_kept_days: Annotated[int | None, Field(description="Null: for ever.")]
+    content_kept_days: Annotated[int, Field(description="Of stored prompts and answers, where content is on.")]
+    content_max_bytes: int
     analytics: bool
+    public_url: Annotated[str | None, Field(description="Where clients reach the gateway; null: elsewhere than this.")]
     access: AccessAnswer
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from bursar_admin.desk import Desk
-from bursar_admin.pages import budgets, finding, insights, logs, overview, sessions, signing_in
+from bursar_admin.pages import (
+    budgets,
+    events,
+    finding,
+    governance,
+    insights,
+    logs,
+    overview,
+    sessions,
+    settings,
+    signing_in,
+)
 from bursar_admin.pages.assets import PREFIX
 from bursar_admin.pages.frame import Frame
 from bursar_admin.routes import Route
 
-MODULES = (overview, logs, sessions, insights, budgets, finding, signing_in)
+MODULES = (overview, logs, sessions, insights, budgets, governance, events, settings, finding, signing_in)
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:

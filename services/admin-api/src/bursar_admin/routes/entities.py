@@ -12,11 +12,13 @@ from typing_extensions import TypedDict
 from bursar_admin import owners
 from bursar_admin.answers import BalancesState, DeletedAnswer
 from bursar_admin.desk import Command, Desk
+from bursar_admin.errors import bad_field
 from bursar_admin.journal import Outcome
 from bursar_admin.limits import Moment
 from bursar_admin.projection import Projection
 from bursar_admin.requests import PAGING, check_query, expected_version, flag, json_answer, page, read
 from bursar_admin.routes import Parameter, Route
+from bursar_admin.routes.usage_query import choice
 from bursar_admin.schemas import Body
 from bursar_admin.writes import Decision
 
@@ -47,6 +49,13 @@ class Kind:
 
 
 NAME_FILTER = Parameter("name", "Only the entities of exactly this name.")
+MAX_TEXT_CHARS = 200
+SORTS = ("created_at", "name")
+ORDER = (
+    Parameter("text", "Only those whose name contains this, or whose id it is; upper and lower case are alike."),
+    Parameter("sort_by", "What to sort by.", {"type": "string", "enum": list(SORTS), "default": "created_at"}),
+    Parameter("order", "Direction.", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}),
+)
 
 
 class Entities:
@@ -63,8 +72,9 @@ class Entities:
         name = kind.singular
         routes = [
             Route(
-                "GET", kind.path, self.list, f"list_{kind.plural}", f"List {kind.noun}s, oldest first.", listed,
-                query=(*PAGING, *kind.filters),
+                "GET", kind.path, self.list, f"list_{kind.plural}",
+                f"List {kind.noun}s, oldest first unless told otherwise.", listed,
+                query=(*PAGING, *ORDER, *kind.filters),
             ),
             Route(
                 "POST", kind.path, self.create, f"create_{name}", f"Create a {kind.noun}.", changed,
@@ -92,12 +102,13 @@ class Entities:
         return routes
 
     async def list(self, request: web.Request) -> web.Response:
-        query = check_query(request, (*PAGING, *self.kind.filters))
+        query = check_query(request, (*PAGING, *ORDER, *self.kind.filters))
         limit, offset = page(query)
-        filters = {name: value for name, value in query.items() if name not in ("limit", "offset")}
+        own = {each.name for each in (*PAGING, *ORDER)}
+        filters = {name: value for name, value in query.items() if name not in own}
         flag(filters, "is_active")
         projection, entity = self.desk.projection, self.kind.entity
-        documents, ids = projection.entities(entity), projection.ordered(entity)
+        documents, ids = projection.entities(entity), _ordered(projection, entity, query)
         if filters:
             ids = [
                 entity_id
@@ -170,6 +181,21 @@ class Entities:
             answer["value"] = secret
         content = {"message": f"{_capital(self.kind.noun)} {done}.", self.kind.singular: answer, "balances": balances}
         return _with_outcome(content, outcome, answer["version"])
+
+
+def _ordered(projection: Projection, entity: str, query: dict[str, str]) -> list[str]:
+    """Ids in the order asked for, of those that the text is found in. Raises Refusal (400)."""
+    sort_by, order = choice(query, "sort_by", SORTS, SORTS[0]), choice(query, "order", ("asc", "desc"), "asc")
+    documents, ids = projection.entities(entity), projection.ordered(entity)
+    text = query.get("text")
+    if text is not None:
+        if not 1 <= len(text) <= MAX_TEXT_CHARS:
+            raise bad_field("text", "must be some words or an id", text[:40], f"1 to {MAX_TEXT_CHARS} characters")
+        wanted = text.casefold()
+        ids = [each for each in ids if each == text or wanted in documents[each].name.casefold()]
+    if sort_by == "name":
+        ids = sorted(ids, key=lambda each: (documents[each].name.casefold(), each))
+    return ids[::-1] if order == "desc" else ids
 
 
 def _with_outcome(content: dict[str, Any], outcome: Outcome, version: int | None) -> web.Response:

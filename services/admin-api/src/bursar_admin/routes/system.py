@@ -35,6 +35,9 @@ def routes(desk: Desk) -> list[Route]:
             "shape": "one_machine" if settings.single_machine else "cluster",
             "event_log": "kafka" if kafka else "sqlite",
             "usage_kept_days": settings.usage_retention_days if kafka else None,
+            "content_kept_days": settings.content_retention_days,
+            "content_max_bytes": settings.content_max_bytes,
+            "public_url": f"{request.scheme}://{request.host}" if settings.single_machine else None,
             "analytics": bool(settings.clickhouse_url),
             "access": {
                 "actor": desk.access.actor,

@@ -18,17 +18,38 @@ function put(body, path, value) {
   });
 }
 
+/** What a field says: undefined leaves it out. data-type: text | number | boolean | list | time | json; data-empty="null"
+    clears where the field is empty. */
+function valueOf(field) {
+  const kind = field.dataset.type ?? "text";
+  if (field.type === "checkbox") return field.checked;
+  if (kind === "json") return JSON.parse(field.value);
+  const text = field.value.trim();
+  if (kind === "list") return text === "" ? [] : text.split(/[,\n]+/).map((each) => each.trim()).filter(Boolean);
+  if (text === "") return field.dataset.empty === "null" ? null : field.dataset.empty === "text" ? "" : undefined;
+  if (kind === "number") {
+    const number = Number(text.replaceAll(",", ""));
+    return Number.isFinite(number) ? number : text;
+  }
+  if (kind === "boolean") return text === "true";
+  if (kind === "time") {
+    const moment = new Date(text);
+    return Number.isNaN(moment.getTime()) ? text : moment.toISOString();
+  }
+  return text;
+}
+
 function bodyOf(form) {
   const body = {};
   for (const field of form.elements) {
-    if (!field.name || field.disabled) continue;
-    const kind = field.dataset.type ?? "text";
-    if (field.type === "checkbox") put(body, field.name, field.checked);
-    else if (field.value === "") continue;
-    else if (kind === "number") {
-      const number = Number(field.value.replaceAll(",", ""));
-      put(body, field.name, Number.isFinite(number) ? number : field.value);
-    } else put(body, field.name, field.value);
+    if (!field.name || field.matches(":disabled")) continue;
+    const value = valueOf(field);
+    if (value !== undefined) put(body, field.name, value);
+  }
+  // A group nobody filled in is absent as a whole.
+  for (const group of form.querySelectorAll("[data-null-if-empty]")) {
+    const asked = [...group.querySelectorAll("input:not([type=hidden]):not([type=checkbox])")];
+    if (asked.every((field) => field.value.trim() === "")) put(body, group.dataset.nullIfEmpty, null);
   }
   return body;
 }
@@ -39,21 +60,72 @@ function sentence(problem) {
   return allowed ? `${message}. Allowed: ${allowed}.` : message;
 }
 
+/** Beside the field itself, else beside the nearest one above it in the body (`provider_configs[0].allowed_models[2]`). */
+function placeOf(form, path) {
+  for (let at = path; at; at = at.replace(/(\.[^.[]+|\[\d+\]|^[^.[]+)$/, "")) {
+    const place = form.querySelector(`[data-problem="${CSS.escape(at)}"]`);
+    if (place) return place;
+  }
+  return null;
+}
+
 function show(form, error) {
   let unplaced = "";
   const first = error.problems ?? [{ ...error, message: error.message.replace(`${error.field}: `, "") }];
   for (const problem of first) {
-    const place = problem.field ? form.querySelector(`[data-problem="${CSS.escape(problem.field)}"]`) : null;
+    const place = problem.field ? placeOf(form, problem.field) : null;
     if (!place) {
       unplaced = problem.field ? `${problem.field}: ${sentence(problem)}` : sentence(problem);
       continue;
     }
     place.textContent = sentence(problem);
-    const field = form.elements[problem.field];
+    const named = form.elements[problem.field];
+    const field = named instanceof RadioNodeList ? named[0] : named;
     field?.setAttribute("aria-invalid", "true");
-    field?.focus();
   }
+  form.querySelector('[aria-invalid="true"]')?.focus();
   if (unplaced) form.querySelector('[data-problem=""]').textContent = unplaced;
+}
+
+function link(href, text) {
+  return Object.assign(document.createElement("a"), { href, textContent: text });
+}
+
+/** Somebody was faster, a name is taken, or something still depends on it: what to do stands beside it. */
+function conflict(form, error) {
+  const names = form.querySelector('[data-problem="name"]');
+  if (error.existing_id && form.dataset.existing && names) {
+    names.replaceChildren(`${error.message} `, link(form.dataset.existing + error.existing_id, "Open it"));
+    form.elements.name?.setAttribute("aria-invalid", "true");
+    form.elements.name?.focus();
+    return;
+  }
+  const place = form.querySelector('[data-problem=""]');
+  if (error.children) {
+    const list = document.createElement("ul");
+    const pages = { team: "teams", user: "users", virtual_key: "keys" };
+    for (const child of error.children) {
+      const item = document.createElement("li");
+      item.append(pages[child.kind] ? link(`/governance/${pages[child.kind]}/${child.id}`, child.name) : child.name);
+      list.append(item);
+    }
+    place.replaceChildren(error.message.split(": ")[0] + ". Move or delete them first:", list);
+    return;
+  }
+  if (error.version !== undefined && form.dataset.here) {
+    place.replaceChildren("Somebody changed this since you opened it; nothing was saved. ", link(form.dataset.here, "Load it as it is now"), ".");
+    return;
+  }
+  show(form, { ...error, message: `${error.message} Cancel and open the form again to see it as it is now.` });
+}
+
+/** Where to go when it is done: data-then, with the id of what the answer holds. */
+function follow(form, said) {
+  const made = Object.values(said).find((each) => each && typeof each === "object" && typeof each.id === "string");
+  sessionStorage.setItem("bursar_said", said.message ?? "Saved");
+  const target = form.dataset.then.replace("{id}", encodeURIComponent(made?.id ?? said.id ?? ""));
+  if (target === location.pathname + location.search) location.reload();
+  else location.assign(target);
 }
 
 async function send(form) {
@@ -68,12 +140,14 @@ async function send(form) {
     const answer = await fetch(path, { method, headers, body: JSON.stringify(bodyOf(form)) });
     const said = await answer.json();
     if (!answer.ok) {
-      if (answer.status === 409) said.error.message += " Cancel and open the form again to see it as it is now.";
-      show(form, said.error);
+      if (answer.status === 409) conflict(form, said.error);
+      else show(form, said.error);
       return;
     }
-    toast(said.message ?? "Saved");
-    form.dispatchEvent(new CustomEvent("bursar:saved", { bubbles: true, detail: said }));
+    const saved = new CustomEvent("bursar:saved", { bubbles: true, cancelable: true, detail: said });
+    if (!form.dispatchEvent(saved)) return;
+    if (form.dataset.then) follow(form, said);
+    else toast(said.message ?? "Saved");
     refresh(form);
   } catch {
     show(form, { message: "The gateway does not answer; nothing was changed as far as this page knows.", field: "" });
@@ -103,3 +177,9 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("htmx:afterSwap", (event) => {
   event.target.querySelector?.("[autofocus]")?.focus();
 });
+
+const said = sessionStorage.getItem("bursar_said");
+if (said) {
+  sessionStorage.removeItem("bursar_said");
+  toast(said);
+}

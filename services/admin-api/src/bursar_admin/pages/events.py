@@ -1,0 +1,189 @@
+"""``/events``: the governance log, dead letters, how the system does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from bursar_admin.desk import Desk
+from bursar_admin.errors import not_found
+from bursar_admin.pages.frame import SCOPES, Frame, View
+from bursar_admin.pages.governance import checked_query
+from bursar_admin.pages.numbers import money, window_words, words
+from bursar_admin.routes import Route
+from bursar_admin.routes.events import ACTIONS, ENTITIES
+
+PAGE = 50
+TABS = (("log", "/events", "Log"), ("dead-letters", "/events/dead-letters", "Dead letters"),
+        ("system", "/events/system", "System"))  # fmt: skip
+FILTERS = ("entity", "action", "actor", "outcome", "text", "id", "from", "to")
+SAID = 3
+"""Changes told in one line of the log; the event's own page has all."""
+SLUGS = {"customer": "customers", "team": "teams", "user": "users", "virtual_key": "keys", "provider": "providers"}
+ENTITY_WORDS = {"virtual_key": "key", "price_book": "price book", "dead_letter": "dead letter", "config": "settings"}
+FIELD_WORDS = {
+    "limit_nusd": "limit", "max_overshoot_nusd": "overshoot", "opening_nusd": "opening balance", "is_active": "active",
+    "value": "value", "expires_at_s": "expires", "team_id": "team", "customer_id": "customer", "user_id": "person",
+    "default_virtual_key_id": "default key", "enforce_auth_on_inference": "enforce keys", "token_max": "token limit",
+    "request_max": "request limit", "hmac": "value",
+}  # fmt: skip
+ACTOR_WORDS = {"local": "this machine", "admin-token": "admin token", "system": "Bursar"}
+READERS = {
+    ("admin-api", "bursar.governance.v1"): "Pages and API behind governance",
+    ("ledger", "bursar.governance.v1"): "Ledger behind governance",
+    ("ledger", "bursar.usage.v1"): "Ledger behind requests",
+    ("analytics", "bursar.usage.v1"): "Analytics behind requests",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """One change in words."""
+
+    field: str
+    before: str
+    after: str
+
+
+def field_words(path: str) -> str:
+    """``budgets[0].limit_nusd`` as ``budget limit``."""
+    parts = []
+    for part in path.split("."):
+        name, _, index = part.partition("[")
+        word = FIELD_WORDS.get(name) or words(name.removesuffix("_nusd").removesuffix("_s"))
+        if index:
+            word = f"{word.removesuffix('s')}{'' if index == '0]' else ' ' + str(int(index[:-1]) + 1)}"
+        parts.append(word)
+    return " ".join(parts)
+
+
+def value_words(path: str, value: Any) -> str:
+    """A value as people say it."""
+    name = path.rpartition(".")[2]
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_nusd") and isinstance(value, int):
+        return money(value)
+    if name == "window" and isinstance(value, str):
+        try:
+            return window_words(value)
+        except (ValueError, KeyError):
+            return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        return value or "empty"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def named(view: View, path: str, value: Any) -> str:
+    """As :func:`value_words`; ids of owners by their names of today."""
+    entity = {"team_id": "team", "customer_id": "customer", "user_id": "user"}.get(path)
+    entity = "virtual_key" if path == "default_virtual_key_id" else entity
+    if entity is not None and isinstance(value, str) and value:
+        document = view.desk.projection.entities(entity).get(value)
+        return document.name if document is not None else value
+    return value_words(path, value)
+
+
+def told(view: View, changes: list[dict[str, Any]]) -> list[Said]:
+    return [
+        Said(
+            field_words(change["field"]),
+            named(view, change["field"], change["before"]),
+            named(view, change["field"], change["after"]),
+        )
+        for change in changes
+    ]
+
+
+def routes(desk: Desk, frame: Frame) -> list[Route]:
+    def tabs(view: View) -> list[tuple[str, str, str, int | None]]:
+        return [(slug, word, view.href(path), None) for slug, path, word in TABS]
+
+    def entity_href(view: View, event: dict[str, Any]) -> str:
+        slug = SLUGS.get(event["entity"])
+        if slug is not None and event["entity_id"] in desk.projection.entities(event["entity"]):
+            return view.href(f"/governance/{slug}/{quote(event['entity_id'], safe='')}")
+        return view.href("/settings") if event["entity"] == "config" else ""
+
+    def line(view: View, event: dict[str, Any]) -> dict[str, Any]:
+        said = told(view, event["changes"]) if event["action"] in ("changed", "rotated") else []
+        return {
+            "event": event,
+            "word": ENTITY_WORDS.get(event["entity"], words(event["entity"])),
+            "actor": ACTOR_WORDS.get(event["actor"], event["actor"]),
+            "href": entity_href(view, event),
+            "said": said[:SAID],
+            "more": max(0, event["changes_count"] - SAID) if said else 0,
+        }
+
+    async def log(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        checked_query(view, *FILTERS, "cursor")
+        query: dict[str, Any] = {name: view.query.get(name) or None for name in (*FILTERS, "cursor")}
+        query |= {name: view.query.get(name) or None for name, _, _ in SCOPES}
+        answer = await view.api.get("/api/events", {**query, "limit": PAGE})
+        chips = [
+            (f"{words(name)}: {view.query[name]}", view.here(**{name: None}))
+            for name in FILTERS
+            if view.query.get(name)
+        ]
+        return frame.shell(
+            view, "events", "events.html", "Events",
+            tabs=tabs(view), lines=[line(view, event) for event in answer["events"]], cursor=answer["next_cursor"],
+            complete=answer["complete"], chips=chips, entities=[(each, ENTITY_WORDS.get(each, words(each)))
+            for each in ENTITIES], actions=ACTIONS, actors=tuple(ACTOR_WORDS.items()),
+        )  # fmt: skip
+
+    async def one(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        checked_query(view)
+        event_id = request.match_info["id"]
+        event = (await view.api.get(f"/api/events/{quote(event_id, safe='')}"))["event"]
+        raw = {name: event[name] for name in ("id", "type", "time", "actor", "seen", "document")}
+        return frame.shell(
+            view, "events", "event.html", "Event",
+            line=line(view, event), changes=told(view, event["changes"]),
+            raw=json.dumps(raw, indent=2, ensure_ascii=False),
+        )  # fmt: skip
+
+    async def letters(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        checked_query(view, "cursor")
+        answer = await view.api.get("/api/events/dead-letters", {"limit": 20, "cursor": view.query.get("cursor")})
+        return frame.shell(
+            view, "events", "dead_letters.html", "Events",
+            tabs=tabs(view), letters=answer["dead_letters"], total=answer["total_count"],
+            waiting=answer["waiting_count"], cursor=answer["next_cursor"], actor_words=ACTOR_WORDS,
+        )  # fmt: skip
+
+    async def system(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        checked_query(view)
+        return frame.shell(view, "events", "system.html", "Events", tabs=tabs(view))
+
+    async def state(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        health = await view.api.get("/api/health/system")
+        installation = await view.api.get("/api/installation")
+        lags = [(READERS.get((lag["reader"], lag["topic"]), lag["reader"]), lag) for lag in health["lags"]]
+        return frame.fragment(view, "parts/system_state.html", health=health, lags=lags, installation=installation)
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        raise not_found("page", request.match_info["rest"])
+
+    return [
+        Route("GET", "/events", log, "events_page", "What happened."),
+        Route("GET", "/events/dead-letters", letters, "dead_letters_page", "Records that could not be read."),
+        Route("GET", "/events/system", system, "system_page", "How the parts do."),
+        Route("GET", "/events/log/{id}", one, "event_page", "One event."),
+        Route("GET", "/events/{rest}", elsewhere, "events_elsewhere", "Nothing."),
+        Route("GET", "/fragments/system", state, "system_state", "How the parts do, now."),
+    ]

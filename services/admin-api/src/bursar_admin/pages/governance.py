@@ -1,0 +1,300 @@
+"""``/governance``: customers, teams, users, keys and providers, listed, made, changed and deleted; the price book."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from bursar_admin.desk import Desk
+from bursar_admin.errors import bad_field, not_found
+from bursar_admin.pages.api import everything
+from bursar_admin.pages.budgets import Line, line
+from bursar_admin.pages.frame import CARRIED, Frame, View
+from bursar_admin.projection import provider_key
+from bursar_admin.routes import Route
+from bursar_common.keys import KEY_PREFIX
+
+PAGE = 50
+CHOICES = 500
+"""Owners offered in a choice of a form; the one that is chosen is always among them."""
+LISTED_BELOW = 20
+"""Keys or people named on their owner's page; the list has all of them."""
+EXAMPLE_MODEL = "claude-haiku-4-5"
+PLACEHOLDER_URL = "https://gateway.example.com"
+WINDOWS = ("1h", "1d", "1w", "1M", "1Q", "1Y")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of entity as pages have it."""
+
+    slug: str
+    entity: str
+    """Of the projection, and the member of answers."""
+    api: str
+    word: str
+    plural: str
+    lead: str
+    columns: tuple[tuple[str, str], ...]
+    """(word, column to sort by or empty)"""
+    scopes: Mapping[str, str] = field(default_factory=dict)
+    """Scope of the page to the REST API's filter."""
+
+    @property
+    def path(self) -> str:
+        return f"/governance/{self.slug}"
+
+
+_NAME, _MADE = ("Name", "name"), ("Created", "created_at")
+KINDS = {
+    kind.slug: kind
+    for kind in (
+        Kind(
+            "customers", "customer", "/api/governance/customers", "customer", "Customers",
+            "A company, or a part of one, that is billed on its own. Its budget holds for all its teams and keys.",
+            (_NAME, ("Budget", ""), ("Teams", ""), ("Keys", ""), ("Time zone", ""), _MADE),
+        ),
+        Kind(
+            "teams", "team", "/api/governance/teams", "team", "Teams",
+            "People who share a budget. A team belongs to a customer, or stands alone.",
+            (_NAME, ("Customer", ""), ("Budget", ""), ("Keys", ""), ("People", ""), _MADE), {"customer": "customer_id"},
+        ),
+        Kind(
+            "users", "user", "/api/governance/users", "user", "Users",
+            "People. Events of requests carry their id only; the name is here, and can be forgotten.",
+            (_NAME, ("E-mail", ""), ("Team", ""), ("Keys", ""), _MADE), {"team": "team_id"},
+        ),
+        Kind(
+            "keys", "virtual_key", "/api/governance/virtual-keys", "virtual key", "Keys",
+            "What a developer's Claude Code presents. Shown once, stored as a keyed hash, never sent to a provider.",
+            (_NAME, ("State", ""), ("Team", ""), ("User", ""), ("Budget", ""), ("Models", ""), _MADE),
+            {"customer": "customer_id", "team": "team_id", "user": "user_id"},
+        ),
+        Kind(
+            "providers", "provider", "/api/providers", "provider", "Providers",
+            "Where requests go: address, credential, prices. Credentials are references; values never leave the edge.",
+            (_NAME, ("Address", ""), ("Credential", ""), ("Discount", ""), ("Overrides", ""), ("Keys", ""), _MADE),
+        ),
+    )
+}  # fmt: skip
+BLANK: dict[str, Any] = {
+    "id": "", "name": "", "version": None, "budgets": [], "rate_limit": None, "customer_id": None, "team_id": None,
+    "user_id": None, "timezone": "", "email": "", "description": "", "content": None, "is_active": True,
+    "expires_at": None, "provider_configs": None, "base_url": "", "credential": "", "discount_percent": "0",
+    "unpriced_models": "refuse", "price_overrides": [],
+}  # fmt: skip
+"""What the form of a new entity begins with."""
+PLURALS = {"virtual_key": "virtual_keys"}
+"""Members of the REST API's lists that are not called as the page is."""
+BELOW = {"customer": ("teams", "keys"), "team": ("users", "keys"), "user": ("keys",)}
+TABS = (*((kind.slug, kind.plural) for kind in KINDS.values()), ("prices", "Prices"))
+
+
+@dataclass
+class Row:
+    """One entity of a list."""
+
+    answer: dict[str, Any]
+    lines: Sequence[Line] = ()
+    """Its own budgets."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Of those it belongs to, by field."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What is below it, by kind."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.answer[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def kind_of(request: web.Request) -> Kind:
+    kind = KINDS.get(request.match_info.get("kind", "teams"))
+    if kind is None:
+        raise not_found("page", request.match_info["kind"])
+    return kind
+
+
+def row_of(view: View, kind: Kind, answer: dict[str, Any]) -> Row:
+    projection = view.desk.projection
+    names = {}
+    for name, entity in (("customer_id", "customer"), ("team_id", "team"), ("user_id", "user")):
+        document = projection.entities(entity).get(answer.get(name) or "")
+        if document is not None:
+            names[name] = document.name
+    parent = provider_key(answer["name"]) if kind.entity == "provider" else answer["id"]
+    counts = {entity: len(projection.children(parent, entity)) for entity in ("team", "user", "virtual_key")}
+    lines = [line(budget, index, view.now_s) for index, budget in enumerate(answer.get("budgets", ()))]
+    return Row(answer, lines, names, counts)
+
+
+def state_of(answer: dict[str, Any], now_s: int) -> tuple[str, str]:
+    """(mark, word) of a key."""
+    if not answer["is_active"]:
+        return "warn", "inactive"
+    expires = answer["expires_at"]
+    if expires is None:
+        return "good", "active"
+    if datetime.fromisoformat(expires).timestamp() <= now_s:
+        return "bad", "expired"
+    return "good", "active until"
+
+
+def choices(view: View, entity: str, chosen: str | None) -> list[tuple[str, str]]:
+    """(id, name) for a choice, by name, the chosen one always among them."""
+    documents = view.desk.projection.entities(entity)
+    named = sorted(((each.id, each.name) for each in documents.values()), key=lambda each: each[1].casefold())
+    shown = named[:CHOICES]
+    if chosen and chosen in documents and all(each != chosen for each, _ in shown):
+        shown.append((chosen, documents[chosen].name))
+    return shown
+
+
+def local_time(text: str | None, timezone: str) -> str:
+    """A moment as a field of date and time has it, in the viewer's zone."""
+    if not text:
+        return ""
+    return datetime.fromisoformat(text).astimezone(ZoneInfo(timezone)).strftime("%Y-%m-%dT%H:%M")
+
+
+def checked_query(view: View, *names: str) -> None:
+    """Raises Refusal (400) for a parameter that nobody reads: an address must not promise more than it does."""
+    allowed = {*CARRIED, *names}
+    for name in view.query:
+        if name not in allowed:
+            raise bad_field(name[:100], "is not a parameter of this page", None, sorted(allowed))
+
+
+def whole_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def routes(desk: Desk, frame: Frame) -> list[Route]:
+    def tabs(view: View) -> list[tuple[str, str, str, int | None]]:
+        counts = {kind.slug: len(desk.projection.entities(kind.entity)) for kind in KINDS.values()}
+        return [(slug, word, view.href(f"/governance/{slug}"), counts.get(slug)) for slug, word in TABS]
+
+    async def listing(request: web.Request) -> web.StreamResponse:
+        view, kind = frame.view(request), kind_of(request)
+        checked_query(view, "text", "offset", "sort_by", "order")
+        offset = whole_number(view.query.get("offset", ""))
+        scope = next((crumb for crumb in reversed(view.scope) if crumb.parameter in kind.scopes), None)
+        query = {
+            "limit": PAGE,
+            "offset": offset,
+            "text": view.query.get("text") or None,
+            "sort_by": view.query.get("sort_by", "name"),
+            "order": view.query.get("order", "asc"),
+            **({kind.scopes[scope.parameter]: scope.id} if scope is not None else {}),
+        }
+        answer = await view.api.get(kind.api, query)
+        rows = [row_of(view, kind, each) for each in answer[PLURALS.get(kind.entity, kind.slug)]]
+        return frame.shell(
+            view, "governance", "governance.html", "Governance",
+            kind=kind, rows=rows, tabs=tabs(view), total=answer["total_count"], offset=offset, page=PAGE, scope=scope,
+            balances=answer.get("balances"), state_of=state_of,
+        )  # fmt: skip
+
+    async def new(request: web.Request) -> web.StreamResponse:
+        view, kind = frame.view(request), kind_of(request)
+        checked_query(view)
+        parents = {f"{crumb.parameter}_id": crumb.id for crumb in view.scope if crumb.parameter != "key"}
+        # A key in a team takes its customer from there.
+        if parents.get("team_id"):
+            parents.pop("customer_id", None)
+        return await form_page(view, kind, BLANK | parents, None)
+
+    async def one(request: web.Request) -> web.StreamResponse:
+        view, kind = frame.view(request), kind_of(request)
+        checked_query(view, "override")
+        answer = (await view.api.get(f"{kind.api}/{quote(request.match_info['id'], safe='')}"))[kind.entity]
+        return await form_page(view, kind, answer, row_of(view, kind, answer))
+
+    async def form_page(view: View, kind: Kind, entity: dict[str, Any], row: Row | None) -> web.StreamResponse:
+        installation = await view.api.get("/api/installation")
+        base = installation["public_url"]
+        context: dict[str, Any] = {
+            "kind": kind,
+            "entity": entity,
+            "row": row,
+            "tabs": tabs(view),
+            "customers": choices(view, "customer", entity.get("customer_id")),
+            "teams": choices(view, "team", entity.get("team_id")),
+            "users": choices(view, "user", entity.get("user_id")),
+            "provider_choices": sorted((each.name, each.name) for each in desk.projection.providers.values()),
+            "windows": WINDOWS,
+            "base": base or PLACEHOLDER_URL,
+            "base_known": base is not None,
+            "example_model": EXAMPLE_MODEL,
+            "key_prefix": KEY_PREFIX,
+            "state_of": state_of,
+            "local_time": lambda text: local_time(text, view.timezone),
+            "override": None,
+        }
+        if row is not None:
+            context |= await below(view, kind, row)
+            if kind.entity == "provider":
+                context |= await override(view, row)
+        title = f"New {kind.word}" if row is None else entity["name"]
+        return frame.shell(view, "governance", f"governance_{kind.entity}.html", title, **context)
+
+    async def below(view: View, kind: Kind, row: Row) -> dict[str, Any]:
+        """The first owners and keys that belong to it: (kind, some of them, how many there are, filter of the list)."""
+        listed = []
+        for slug in BELOW.get(kind.entity, ()):
+            child, name = KINDS[slug], f"{kind.entity}_id"
+            answer = await view.api.get(child.api, {name: row.id, "limit": LISTED_BELOW, "sort_by": "name"})
+            found = answer[PLURALS.get(child.entity, slug)]
+            listed.append((child, found, answer["total_count"], {kind.entity: row.id}))
+        return {"below": listed}
+
+    async def override(view: View, row: Row) -> dict[str, Any]:
+        """The price that was asked for to be overridden, as the form's first values."""
+        model = view.query.get("override", "")
+        if not model:
+            return {}
+        prices = await view.api.get(f"/api/providers/{row.id}/prices")
+        found = next((each for each in prices["models"] if each["id"] == model), None)
+        values: dict[str, Any] = {"model": model}
+        if found is not None:
+            rates = found["list"][0]
+            values |= {name: rate for name, rate in rates.items() if name != "over_tokens"}
+        return {"override": {"model": model, "values": json.dumps(values)}}
+
+    async def prices(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        checked_query(view, "provider", "text", "show")
+        providers = await everything(view.api, "/api/providers", "providers", {"sort_by": "name"})
+        chosen = view.query.get("provider") or (providers[0]["name"] if providers else "")
+        found: dict[str, Any] | None = None
+        models: list[dict[str, Any]] = []
+        if chosen:
+            found = await view.api.get(f"/api/providers/{quote(chosen, safe='')}/prices")
+            text = view.query.get("text", "").casefold()
+            only = view.query.get("show") == "overridden"
+            models = [
+                each
+                for each in found["models"]
+                if (not text or text in each["id"].casefold()) and (each["overridden"] or not only)
+            ]
+        provider = next((each for each in providers if chosen in (each["name"], each["id"])), None)
+        return frame.shell(
+            view, "governance", "governance_prices.html", "Governance",
+            tabs=tabs(view), providers=providers, provider=provider, prices=found, models=models,
+        )  # fmt: skip
+
+    return [
+        Route("GET", "/governance", listing, "governance_page", "Governance."),
+        Route("GET", "/governance/prices", prices, "prices_page", "The price book."),
+        Route("GET", "/governance/{kind}", listing, "governance_kind_page", "Entities of one kind."),
+        Route("GET", "/governance/{kind}/new", new, "governance_new_page", "The form of a new one."),
+        Route("GET", "/governance/{kind}/{id}", one, "governance_one_page", "One of them."),
+    ]

@@ -1,0 +1,165 @@
+// Forms of owners and keys: rows that come and go, a key's value shown once, deletions confirmed, previews.
+import "./forms.js";
+import { money } from "./numbers.js";
+
+const PREVIEW_AFTER_MS = 350;
+const NAMED = ["name", "id", "for", "aria-describedby", "data-problem"];
+
+// -- rows of a list in the body ------------------------------------------------------------------------------------
+
+/** The rows' places in the body are their places on the page, without gaps. */
+function number(list) {
+  const path = list.dataset.rows;
+  [...list.children].forEach((row, index) => {
+    for (const element of row.querySelectorAll("*")) {
+      for (const attribute of NAMED) {
+        const text = element.getAttribute(attribute);
+        if (text?.includes(`${path}[`)) element.setAttribute(attribute, text.replaceAll(/\[(\d+|__)\]/g, `[${index}]`));
+      }
+    }
+  });
+}
+
+function add(name) {
+  const list = document.querySelector(`[data-rows="${name}"]`);
+  const made = document.getElementById(`new-${name}`).content.cloneNode(true);
+  list.append(made);
+  number(list);
+  const row = list.lastElementChild;
+  window.htmx.process(row);
+  return row;
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target instanceof Element ? event.target : null;
+  const adding = target?.closest("[data-add]");
+  if (adding) add(adding.dataset.add).querySelector("input:not([type=hidden]), select")?.focus();
+  const removing = target?.closest("[data-remove]");
+  if (removing) {
+    const row = removing.closest("[data-row-of]");
+    const list = row.parentElement;
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    row.remove();
+    number(list);
+    (next?.querySelector("[data-remove]") ?? document.querySelector(`[data-add="${list.dataset.rows}"]`))?.focus();
+  }
+});
+
+// -- a choice that lets other fields in or out ---------------------------------------------------------------------
+
+function choose(select) {
+  const group = document.getElementById(select.dataset.opens);
+  const on = select.value === select.dataset.when;
+  group.hidden = !on;
+  group.disabled = !on;
+  const kept = select.form.elements[select.dataset.fills];
+  if (kept) kept.value = on ? "[]" : "null";
+  const list = group.querySelector("[data-rows]");
+  if (on && list && !list.children.length) add(list.dataset.rows);
+}
+
+for (const select of document.querySelectorAll("select[data-opens]")) {
+  choose(select);
+  select.addEventListener("change", () => choose(select));
+}
+
+// -- what names a thing before it is destroyed -----------------------------------------------------------------------
+
+document.addEventListener("input", (event) => {
+  const field = event.target.closest?.("[data-confirm]");
+  if (field) field.form.querySelector("[data-confirmed]").disabled = field.value !== field.dataset.confirm;
+});
+
+// -- a key's value, once -----------------------------------------------------------------------------------------------
+
+const made = document.getElementById("key-made");
+
+document.addEventListener("bursar:saved", (event) => {
+  const key = event.detail.virtual_key;
+  if (!made || !key?.value) return;
+  event.preventDefault();
+  for (const place of made.querySelectorAll("[data-text]")) {
+    const text = place.dataset.text.replaceAll("{key}", key.value);
+    place.textContent = text;
+    const button = place.parentElement.querySelector("[data-copy]");
+    if (button) button.dataset.copy = text;
+  }
+  for (const place of made.querySelectorAll("[data-key-name]")) place.textContent = key.name;
+  const onward = made.querySelector("[data-onward]");
+  if (onward) onward.href = `/governance/keys/${encodeURIComponent(key.id)}`;
+  for (const element of document.querySelectorAll("[data-until-made]")) element.hidden = true;
+  made.hidden = false;
+  made.querySelector("h2").focus();
+  window.scrollTo(0, 0);
+});
+
+// -- what a budget would have refused ----------------------------------------------------------------------------------
+
+const timers = new WeakMap();
+
+function field(row, name) {
+  return row.querySelector(`[name$=".${name}"]`);
+}
+
+async function preview(row) {
+  const place = row.querySelector("[data-preview]");
+  const form = row.closest("form");
+  const limit = field(row, "max_limit").value.replaceAll(",", "").trim();
+  const duration = field(row, "reset_duration").value.trim();
+  if (!form.dataset.owner || !limit || !duration) {
+    place.textContent = "";
+    return;
+  }
+  const [kind, id] = form.dataset.owner.split(" ");
+  const aligned = field(row, "calendar_aligned").checked;
+  const query = new URLSearchParams({ kind, id, max_limit: limit, reset_duration: duration, calendar_aligned: aligned });
+  const asked = query.toString();
+  place.dataset.asked = asked;
+  try {
+    const answer = await fetch(`/api/governance/budget-preview?${asked}`);
+    if (place.dataset.asked !== asked) return;
+    if (!answer.ok) {
+      place.textContent = "";
+      return;
+    }
+    place.textContent = sentence(await answer.json(), field(row, "enforcement").value);
+  } catch {
+    place.textContent = "";
+  }
+}
+
+function sentence(found, enforcement) {
+  const spent = money(found.spent_nusd);
+  if (found.requests === 0) return `No requests in the last ${found.days} days to compare it with.`;
+  if (found.would_refuse === 0) {
+    return `Would have refused none of the ${found.requests.toLocaleString("en-US")} requests of the last ${found.days} days (${spent}).`;
+  }
+  const first = new Date(found.first_refused_at).toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+  const verb = enforcement === "observe" ? "Would have marked" : "Would have refused";
+  return `${verb} ${found.would_refuse.toLocaleString("en-US")} of the ${found.requests.toLocaleString("en-US")} requests of the last ${found.days} days (${spent}), the first on ${first}.`;
+}
+
+document.addEventListener("input", (event) => {
+  const row = event.target.closest?.('[data-row-of="budgets"]');
+  if (!row) return;
+  clearTimeout(timers.get(row));
+  timers.set(row, setTimeout(() => preview(row), PREVIEW_AFTER_MS));
+});
+for (const row of document.querySelectorAll('[data-row-of="budgets"]')) preview(row);
+
+// -- an override that was asked for on the page of prices -----------------------------------------------------------------
+
+const wanted = document.querySelector("[data-override]");
+if (wanted) {
+  const known = [...document.querySelectorAll('[name$="].model"]')].find((each) => each.value === wanted.dataset.override);
+  const row = known?.closest("[data-row-of]") ?? add("price_overrides");
+  if (!known) {
+    const values = JSON.parse(wanted.dataset.values);
+    for (const [name, value] of Object.entries(values)) {
+      const input = field(row, name);
+      if (input) input.value = value;
+    }
+  }
+  row.scrollIntoView({ block: "center" });
+  field(row, "input").focus();
+}
