@@ -214,7 +214,7 @@ async def test_one_trace_goes_through_edge_enforcer_and_provider_call(stack: Sta
     assert len(mine()) == 4
     by = {(each.service, each.name): each for each in mine()}
     request, asked = by["edge-proxy", "POST /v1/messages"], by["edge-proxy", "admit"]
-    decided, call = by["enforcer", "admit"], by["edge-proxy", f"chat {MODEL}"]
+    decided, call = by["budget-enforcer", "admit"], by["edge-proxy", f"chat {MODEL}"]
     assert request.parent_id == CALLER
     assert asked.parent_id == call.parent_id == request.span_id
     assert decided.parent_id == asked.span_id

@@ -28,7 +28,7 @@ from tests.harness.edge_stand_ins import (
     post,
     world,
 )
-from tests.harness.otlp_receiver import OtlpReceiver
+from tests.harness.otlp_receiver import OtlpReceiver, values
 from tests.harness.processes import free_port
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -401,3 +401,46 @@ async def test_an_answer_is_the_same_with_and_without(tmp_path, receiver):
             head = got.head.decode("latin-1").split("\r\n")
             heads.append(([line.split(":")[0] for line in head], got.body, answer.partition(b"\r\n\r\n")[2]))
     assert heads[0] == heads[1]
+
+
+async def test_metrics_are_pushed_as_they_stand_on_the_page(tmp_path, receiver):
+    async with traced(tmp_path, receiver, OTEL_METRIC_EXPORT_INTERVAL="50", OTEL_TRACES_EXPORTER="none") as around:
+        await around.raw(post(SMALL))
+        await around.event()
+        await around.enforcer.wait_for(wire.Settle)
+        seen = len(receiver.metrics)
+        await receiver.until(lambda: len(receiver.metrics) > seen + 1)
+        assert around.edge.parts.tracing is None
+    assert receiver.spans == []
+    (resource_metrics,) = receiver.metrics[-1].resource_metrics
+    assert values(resource_metrics.resource.attributes)["bursar.service"] == "edge-proxy"
+    found = {each.name: each for each in resource_metrics.scope_metrics[0].metrics}
+    (requests,) = found["bursar_edge_requests_total"].sum.data_points
+    labels = values(requests.attributes)
+    assert (labels["model"], labels["team"], labels["key"]) == (MODEL, "platform", "alice")
+    assert requests.as_int == 1
+    (sent,) = found["bursar_otlp_failures_total"].sum.data_points
+    assert (values(sent.attributes), sent.as_int) == ({"signal": "metrics"}, 0)
+    assert found["process_cpu_seconds_total"].sum.data_points[0].as_double > 0
+    assert any(each.WhichOneof("data") == "histogram" for each in found.values())
+
+
+async def test_deltas_say_each_request_once(tmp_path, receiver):
+    delta = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta", "OTEL_METRIC_EXPORT_INTERVAL": "30"}
+    async with traced(tmp_path, receiver, **delta) as around:
+        for number in range(6):
+            receiver.answer_status = 503 if number == 3 else 200  # what is lost then is said later
+            await around.raw(post(SMALL))
+            await asyncio.sleep(0.05)
+        receiver.answer_status = 200
+        await around.events(6)
+        await around.enforcer.wait_for(wire.Settle, 6)
+    total = sum(
+        point.as_int
+        for each in receiver.metrics
+        for metric in each.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "bursar_edge_requests_total"
+        for point in metric.sum.data_points
+    )
+    assert total == 6
+    assert len(receiver.metrics) > 2

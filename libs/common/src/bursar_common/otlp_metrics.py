@@ -18,12 +18,12 @@ from itertools import islice
 
 import structlog
 
-from bursar_common.metrics import Histogram, Labels, Metric
+from bursar_common.metrics import Family, Histogram, Labels, Metric, one
 from bursar_common.metrics import Value as Figure
 from bursar_common.metrics_endpoint import Metrics
 from bursar_common.otlp import destination, number_of, resource_attributes
 from bursar_common.spans import framed, key_value, resource
-from bursar_common.tracing import SCOPE, Delivery, instance_id, open_sender, own_version, tell_ignored
+from bursar_common.tracing import SCOPE, Delivery, Tracing, instance_id, open_sender, own_version, tell_ignored
 
 log = structlog.get_logger()
 
@@ -156,6 +156,11 @@ class MetricsPush:
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def failures(self) -> int:
+        """Attempts to send that failed."""
+        return self._delivery.failures
+
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -209,6 +214,8 @@ class MetricsPush:
                 await self.push(tries=1)
         except TimeoutError:
             pass
+        except Exception:  # a source may have ended before us
+            log.exception("metrics_not_pushed")
         await self._delivery.close()
 
 
@@ -230,3 +237,64 @@ def open_metrics_push(environ: Mapping[str, str], service: str, metrics: Metrics
     tell_ignored(ignored)
     log.info("metrics_exported", to=to.where, protocol=to.kind, every_s=interval_s, delta=delta)
     return push
+
+
+SPANS_SENT = Metric(
+    name="bursar_otlp_spans_sent_total", kind="counter", help="Spans that the OTLP receiver took; only with traces on."
+)
+SPANS_DROPPED = Metric(
+    name="bursar_otlp_spans_dropped_total",
+    kind="counter",
+    help="Spans that found the queue full, were given up, or rejected by the OTLP receiver; only with traces on.",
+)
+FAILURES = Metric(
+    name="bursar_otlp_failures_total",
+    kind="counter",
+    help="Attempts to send to the OTLP receiver that failed; only for signals that are on.",
+    labels=("signal",),
+)
+METRICS = (SPANS_SENT, SPANS_DROPPED, FAILURES)
+"""Of every service that exports, for the document."""
+_TRACES, _METRICS = Labels((("signal", "traces"),)), Labels((("signal", "metrics"),))
+
+
+class Telemetry:
+    """What a service exports, to be started and stopped with it. Off, both do nothing."""
+
+    def __init__(self, tracing: Tracing | None, push: MetricsPush | None) -> None:
+        self.tracing = tracing
+        self._push = push
+
+    def start(self) -> None:
+        """On the service's event loop."""
+        if self.tracing is not None:
+            self.tracing.start()
+        if self._push is not None:
+            self._push.start()
+
+    async def stop(self) -> None:
+        """Send what waits, within bounds."""
+        if self.tracing is not None:
+            await self.tracing.stop()
+        if self._push is not None:
+            await self._push.stop()
+
+    def families(self) -> Iterable[Family]:
+        """How the export itself goes."""
+        failures: list[tuple[Labels, Figure]] = []
+        if self.tracing is not None:
+            export = self.tracing.export
+            yield one(SPANS_SENT, export.sent)
+            yield one(SPANS_DROPPED, export.dropped)
+            failures.append((_TRACES, export.failures))
+        if self._push is not None:
+            failures.append((_METRICS, self._push.failures))
+        if failures:
+            yield Family(FAILURES, failures)
+
+
+def open_telemetry(environ: Mapping[str, str], metrics: Metrics, tracing: Tracing | None = None) -> Telemetry:
+    """A service's exports as the environment wants them; its metrics tell of them, too. Raises SettingsError."""
+    telemetry = Telemetry(tracing, open_metrics_push(environ, metrics.service, metrics))
+    metrics.add(telemetry.families)
+    return telemetry

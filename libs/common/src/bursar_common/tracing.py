@@ -152,6 +152,11 @@ class SpanExport:
     def waiting(self) -> int:
         return len(self._queue)
 
+    @property
+    def failures(self) -> int:
+        """Attempts to send that failed."""
+        return self._delivery.failures
+
     async def _run(self) -> None:
         while True:
             try:
@@ -170,13 +175,14 @@ class SpanExport:
         if not batch:
             return
         body = export_request(self._resource, SCOPE, self._version, batch)
-        taken = 0
         try:
             answer = await self._delivery.deliver(body, tries=tries)
-            taken = 0 if answer is None else max(len(batch) - rejected(answer), 0)
-        finally:
-            self.sent += taken
-            self.dropped += len(batch) - taken
+        except asyncio.CancelledError:
+            queue.extendleft(reversed(batch))  # the last chance is at the stop that cancels this
+            raise
+        taken = 0 if answer is None else max(len(batch) - rejected(answer), 0)
+        self.sent += taken
+        self.dropped += len(batch) - taken
 
     async def stop(self) -> None:
         """Send what waits, within STOP_S, once; then close."""

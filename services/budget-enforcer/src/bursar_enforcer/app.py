@@ -17,6 +17,7 @@ from bursar_common.eventlog import open_log
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC
 from bursar_common.metrics_endpoint import MetricsAccess
+from bursar_common.otlp_metrics import open_telemetry
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
@@ -29,7 +30,7 @@ from bursar_enforcer.continuity import Continuity
 from bursar_enforcer.endpoints import Endpoints
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.expiry import Expiry
-from bursar_enforcer.figures import Figures
+from bursar_enforcer.figures import SERVICE, Figures
 from bursar_enforcer.following import follow
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.ledger import Ledger, Traced
@@ -42,8 +43,6 @@ from bursar_enforcer.usage_follower import UsageFollower
 
 log = structlog.get_logger()
 
-SERVICE = "enforcer"
-"""As log lines and telemetry name it."""
 LOG_RETRY_S = 1.0
 STOP_WAIT_S = 5.0
 """Longest wait for batches in flight and for the clean-stop token at the end."""
@@ -168,11 +167,6 @@ def trace_to_log(script: str, counters: list[Traced]) -> None:
 
 
 async def serve(settings: Settings) -> int:
-    try:
-        tracing = open_tracing(os.environ, SERVICE)
-    except SettingsError as error:
-        print(str(error), file=sys.stderr)  # noqa: T201
-        return 2
     ledger = Ledger(
         parse_address(settings.redis_url),
         ca_file=settings.ca_file,
@@ -186,6 +180,11 @@ async def serve(settings: Settings) -> int:
     except RedisUnavailable as error:
         log.warning("redis_unreachable", why=str(error))
     enforcer = Enforcer(settings, open_log(settings), ledger, SystemClock())
+    try:
+        telemetry = open_telemetry(os.environ, enforcer.figures.metrics, open_tracing(os.environ, SERVICE))
+    except SettingsError as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return 2
     enforcer.start()
     enforcer.preparing.add_done_callback(_keep_for_good)
     token = settings.internal_token.get_secret_value()
@@ -197,18 +196,16 @@ async def serve(settings: Settings) -> int:
         token,
         enforcer.figures.metrics,
         MetricsAccess(settings, settings.enforcer_listen),
-        tracing,
+        telemetry.tracing,
     ).server()
     runner = web.ServerRunner(server, shutdown_timeout=STOP_WAIT_S)
     await runner.setup()
     await listen(runner, settings.enforcer_listen)
     log.info("listening", address=settings.enforcer_listen)
-    if tracing is not None:
-        tracing.start()
+    telemetry.start()
     await until_signalled()
     await runner.cleanup()
-    if tracing is not None:
-        await tracing.stop()
+    await telemetry.stop()
     await enforcer.stop()
     return 0
 

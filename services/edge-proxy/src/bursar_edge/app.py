@@ -17,6 +17,7 @@ from bursar_common.eventlog import LOG_FILE, open_log
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.ids import IdMinter, uuid7
+from bursar_common.otlp_metrics import open_telemetry
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
@@ -118,7 +119,6 @@ class Edge:
             ca_file=settings.ca_file,
         )
         self.outbox = make_outbox(settings, remote)
-        self._tracing = open_tracing(environ, SERVICE)
         self.parts = Parts(
             enforcer=self.enforcer,
             outbox=self.outbox,
@@ -132,7 +132,7 @@ class Edge:
             renew_s=settings.hold_ttl_s / 6,
             content=content_settings(settings),
             meter=_meter(settings),
-            tracing=self._tracing,
+            tracing=open_tracing(environ, SERVICE),
         )
         self.enforcer.on_settled = self.parts.meter.settle_lag.observe
         self._neighbours: dict[str, Neighbour] = {}
@@ -142,14 +142,14 @@ class Edge:
         self._runner: web.ServerRunner | None = None
         self._server: ClientServer | None = None
         self._metrics = MetricsEndpoint(self)
+        self._telemetry = open_telemetry(environ, self._metrics.metrics, self.parts.tracing)
 
     async def start(self) -> None:
         """Open the outbox, connect, listen. Raises LogUnavailable, OSError."""
         await self.outbox.start()
         await self.upstreams.start()
         await self.enforcer.start()
-        if self._tracing is not None:
-            self._tracing.start()
+        self._telemetry.start()
         settings = self.settings
         if settings.single_machine:
             for name, url in (
@@ -204,9 +204,8 @@ class Edge:
         await self.upstreams.close()
         for neighbour in self._neighbours.values():
             await neighbour.close()
+        await self._telemetry.stop()
         await self.outbox.close()
-        if self._tracing is not None:
-            await self._tracing.stop()
         return left
 
     # ---- requests

@@ -113,7 +113,7 @@ class MetricsEndpoint:
             if page is not None and page[0] == 200:
                 pages.append(page[1])
             else:
-                log.warning("no_metrics_of", service=name, status=page[0] if page is not None else 0)
+                log.warning("no_metrics_of", of=name, status=page[0] if page is not None else 0)
                 pages.append(b"".join(render(name, [one(READY, 0)], openmetrics=openmetrics)))
         if admin:
             pages.append(admin)
