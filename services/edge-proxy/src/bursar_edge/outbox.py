@@ -59,6 +59,7 @@ class Outbox:
         self._failing = 0
         self._room = True
         self._id = ""
+        self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self.waiting = 0
         """Events in the outbox that are not in the log yet, as of the last look."""
@@ -158,7 +159,8 @@ class Outbox:
         while True:
             try:
                 if not started:
-                    await remote.start()
+                    async with self._starting:  # a log's start is not made for two at once
+                        await remote.start()
                     started = True
                 offset = await self._local.begin_offset(topic, 0)
                 records = await self._local.read(topic, 0, offset, max_records=SHIP_RECORDS, wait_s=SHIP_IDLE_S)

@@ -77,6 +77,9 @@ BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
                  r"([^\"'\\\[$<{\s][^\"'\\\s]{5,})\\*[\"']"),
 )  # fmt: skip
 
+_PREFIXES: Final = {b"sk-bf-": "virtual key", b"sk-ant": "anthropic key"}
+"""Secrets that a wider expression finds a character earlier, by their own name all the same."""
+
 
 class BadPattern(ValueError):
     """An operator's expression that cannot be used. The message says which by its number, and why."""
@@ -121,7 +124,7 @@ class Redactor:
             start, stop = match.span(group)
             if stop <= start or start < end:
                 continue
-            word = kind if kind is not None else self._kinds[group - 1]
+            word = kind or _PREFIXES.get(data[start : start + 6]) or self._kinds[group - 1]
             parts += (data[end:start], b"[redacted: " + word.encode() + b"]")
             end = stop
         if not parts:
