@@ -366,14 +366,14 @@ async def test_failing_disk_holds_the_settlement_back_until_the_event_is_durable
     async with world(tmp_path) as w:
         local = w.edge.outbox._local
         broken = True
-        append = local.append
+        submit = local.submit
 
-        async def failing(records):
+        def failing(records):
             if broken:
                 raise LogUnavailable("no space")
-            return await append(records)
+            return submit(records)
 
-        local.append = failing
+        local.submit = failing
         assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
         await asyncio.sleep(0.1)
         assert not w.enforcer.of(wire.Settle)

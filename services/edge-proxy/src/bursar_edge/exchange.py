@@ -1,9 +1,7 @@
 """One paid request's way: admit, forward, relay, record, settle.
 
 What a crash or a cancellation between two steps does: before the request is sent, the hold is released (a crash leaves
-it to expire). Once it is sent, the usage event goes into the outbox and then the hold is settled, in a task of its own
-that neither the client's leaving nor the answer waits for. A crash before the outbox has the event leaves the hold to
-expire at what it last stood at; a crash after it is made good by the enforcer, which reads the log.
+it to expire). Once it is sent, recording and settling (``recorder``) happen whatever becomes of the client.
 """
 
 from __future__ import annotations
@@ -16,28 +14,30 @@ import msgspec
 import structlog
 
 from bursar_common.clock import Clock, rfc3339
-from bursar_common.events import USAGE_DENIED, USAGE_RECORDED, Billing, Outcome, encode_event
+from bursar_common.events import USAGE_DENIED, Billing, Outcome, encode_event
 from bursar_common.ids import IdMinter
 from bursar_common.tracing import Tracing
-from bursar_common.wire import Admit, Admitted, Ok, Refused, Release, Renew, Settle, encode
+from bursar_common.wire import Admit, Admitted, Ok, Refused, Release, Renew, encode
 from bursar_edge.admission import Enforcer, LedgerUnreachable
 from bursar_edge.attribution import with_user_id
 from bursar_edge.bodies import Lease
 from bursar_edge.books import PriceBooks
 from bursar_edge.content import ContentSettings, ContentStore, Kept
 from bursar_edge.credentials import CredentialStore, own_login
+from bursar_edge.equal_waits import EqualWaits
 from bursar_edge.head_facts import HeadFacts
 from bursar_edge.incoming import REASONS, ClientGone, Incoming, answer_headers
-from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, Origin, Reply, exchange
+from bursar_edge.link import AnswerLate, Header, NoAnswer, NotConnected, Origin, Reply, answer_is_late, exchange
 from bursar_edge.meter import Meter
 from bursar_edge.outbox import Outbox
+from bursar_edge.recorder import Ended, Recorder
 from bursar_edge.refusals import Said, say
 from bursar_edge.relay import Times, UpstreamCut, reader_for, relay
 from bursar_edge.request_head import RequestHead
 from bursar_edge.samples import DeniedSample
 from bursar_edge.tracing import begin_trace
 from bursar_edge.upstream import AddressRefused, Upstreams, down_headers, listed_in_connection, up_head
-from bursar_edge.usage_event import Closing, Facts, close, denied, so_far
+from bursar_edge.usage_event import Facts, denied, so_far
 
 log = structlog.get_logger()
 
@@ -58,8 +58,8 @@ class Parts:
         times: Times,
         answer_s: float,
         renew_s: float,
-        content: ContentSettings,
         meter: Meter,
+        content: ContentSettings,
         tracing: Tracing | None = None,
     ) -> None:
         self.tracing = tracing
@@ -71,12 +71,15 @@ class Parts:
         self.clock = clock
         self.new_id = new_id
         self.times = times
-        self.answer_s = answer_s
-        self.renew_s = renew_s
+        self.answer_s: EqualWaits[Any] = EqualWaits(answer_s, answer_is_late)
+        self.renewals: EqualWaits[Exchange] = EqualWaits(renew_s, Exchange.renew)
         self.meter = meter
         self.samples = DeniedSample()
         self._finishing: set[asyncio.Task[None]] = set()
         self.content = ContentStore(content, outbox, clock.now_ms, self.spawn)
+        self.recorder = Recorder(
+            outbox=outbox, enforcer=enforcer, books=books, meter=meter, clock=clock, spawn=self.spawn
+        )
 
     def spawn(self, work: Coroutine[Any, Any, None], request_id: str = "") -> None:
         """Run to its end whatever happens to the handler; drained at stop."""
@@ -90,7 +93,8 @@ class Parts:
             log.error("record_failed", request_id=task.get_name(), exc_info=error)
 
     async def finished(self) -> None:
-        """Return when everything spawned is done."""
+        """Return when everything spawned is done, and everything recorded."""
+        await self.recorder.finished()
         while self._finishing:
             await asyncio.wait(set(self._finishing))
 
@@ -117,8 +121,7 @@ class Exchange:
             parts.samples.counts["tags_dropped"] += attribution.dropped_tags
         self._facts = Facts(request_id, started_at_ms, head, attribution)
         self._began_s = parts.clock.monotonic_s()
-        self._sent_s = self._ended_s = 0.0
-        self._renewal: asyncio.TimerHandle | None = None
+        self._sent_s = 0.0
         self._closed = False
         self._trace = None if parts.tracing is None else begin_trace(parts.tracing, incoming.headers)
 
@@ -262,7 +265,7 @@ class Exchange:
             len(facts.head.body),
             readable=True,
         )
-        self._renewal = asyncio.get_running_loop().call_later(parts.renew_s, self._renew_later)
+        parts.renewals.begin(self)
         if self._trace is not None:
             self._trace.to = origin
         try:
@@ -318,8 +321,9 @@ class Exchange:
 
     # ---- renew
 
-    def _renew_later(self) -> None:
-        self._renewal = asyncio.get_running_loop().call_later(self._parts.renew_s, self._renew_later)
+    def renew(self) -> None:
+        """Tell the enforcer that the request still runs, and what it has used; and once more after the same time."""
+        self._parts.renewals.begin(self)
         self._parts.spawn(self._renew(), self._facts.request_id)
 
     async def _renew(self) -> None:
@@ -328,7 +332,7 @@ class Exchange:
             return
         event = msgspec.Raw(encode(so_far(facts, parts.clock.now_ms())))
         known = facts.reader is not None and facts.reader.started
-        give_up_s = parts.clock.monotonic_s() + parts.renew_s
+        give_up_s = parts.clock.monotonic_s() + parts.renewals.wait_s
         try:
             reply = await parts.enforcer.ask(encode(Renew(facts.request_id, facts.hold, event, known)), give_up_s)
         except LedgerUnreachable:
@@ -336,72 +340,18 @@ class Exchange:
         if isinstance(reply, Ok) and reply.hold and not self._closed:
             facts.hold = reply.hold
 
-    # ---- record and settle
+    # ---- end
 
     def _finish(self, outcome: Outcome) -> None:
-        self._ended_s = self._parts.clock.monotonic_s()
+        parts = self._parts
+        ended_s = parts.clock.monotonic_s()
         self._closed = True
-        if self._renewal is not None:
-            self._renewal.cancel()
+        parts.renewals.end(self)
         if self._trace is not None:
             self._trace.ended()
         if self._kept is not None:
-            self._parts.content.finish(self._kept)
-        self._parts.spawn(self._record(outcome), self._facts.request_id)
-
-    async def _record(self, outcome: Outcome) -> None:
-        facts, parts = self._facts, self._parts
-        admitted = facts.admitted
-        assert admitted is not None
-        ended_at_ms = parts.clock.now_ms()
-        try:
-            book = None
-            if outcome not in ("not_sent", "upstream_error"):
-                book = parts.books.known(admitted.price_book_id) or await parts.books.get(admitted.price_book_id)
-            closing = close(facts, outcome, book, ended_at_ms)
-            usage = closing.usage
-            sent_s = self._sent_s
-            parts.meter.finished(
-                usage,
-                added_s=sent_s - self._began_s if sent_s else None,
-                upstream_s=self._ended_s - sent_s if sent_s else None,
-            )
-            if closing.unpriced:
-                parts.meter.unpriced(usage.model)
-                log.error("served_model_has_no_price", model=usage.model, request_id=facts.request_id)
-            value = encode_event(
-                id=f"usage:{facts.request_id}",
-                source="bursar/edge",
-                type=USAGE_RECORDED,
-                time=rfc3339(ended_at_ms),
-                subject=usage.virtual_key_id,
-                data=usage,
-            )
-            await parts.outbox.append(usage.virtual_key_id, value)
-        finally:
-            parts.outbox.free()
-        self._settle(closing)
-        if self._trace is not None:
-            self._trace.recorded(facts, usage)
-
-    def _settle(self, closing: Closing) -> None:
-        facts, parts, usage = self._facts, self._parts, closing.usage
-        parts.enforcer.tell(
-            Settle(
-                request_id=facts.request_id,
-                hold=facts.hold,
-                amounts=closing.amounts,
-                outcome=usage.outcome,
-                virtual_key_id=usage.virtual_key_id,
-                model=usage.model,
-                session=usage.session_id,
-                agent=usage.agent_id,
-                text_bytes=usage.text_bytes,
-                usage=closing.counted,
-            ),
-            since_s=self._ended_s,
-        )
-        parts.enforcer.settled(usage.charged_to)
+            parts.content.finish(self._kept)
+        parts.recorder.ended(Ended(self._facts, outcome, self._began_s, self._sent_s, ended_s, self._trace))
 
 
 def _billing(kind: str) -> Billing:

@@ -18,6 +18,7 @@ from aiohttp.connector import Connection
 from aiohttp.streams import StreamReader
 from yarl import URL
 
+from bursar_edge.equal_waits import EqualWaits
 from bursar_edge.incoming import whole
 
 Header = tuple[bytes, bytes]
@@ -28,6 +29,10 @@ READ_BUFFER_BYTES = 1 << 16
 """Read ahead of a slow client, per answer: twice this stops reading from the upstream."""
 MAX_HEADER_BYTES = 32 * 1024
 """One header line of an answer."""
+
+
+JOIN_BYTES = 1 << 16
+"""Up to this length it is cheaper to copy a body behind its head than to write the two together."""
 
 
 class NotConnected(Exception):
@@ -128,12 +133,13 @@ async def exchange(
     head: bytes,
     body: bytes,
     *,
-    answer_s: float,
+    answer_s: float | EqualWaits[Any],
     no_body: bool = False,
     sending: Callable[[], None] | None = None,
 ) -> Reply:
-    """Send one request and wait up to ``answer_s`` seconds for the head of its answer. ``sending`` is called just
-    before the first byte: from then on nobody knows whether the other side acts on it.
+    """Send one request and wait up to ``answer_s`` seconds for the head of its answer (given as EqualWaits, these call
+    :func:`answer_is_late`). ``sending`` is called just before the first byte: from then on nobody knows whether the
+    other side acts on it.
 
     Raises NotConnected, NoAnswer, AnswerLate. Cancelled at any point, the connection is closed."""
     try:
@@ -157,19 +163,25 @@ async def exchange(
             raise NotConnected("closed while idle")
         if sending is not None:
             sending()
-        if len(body) < 65536:
+        if len(body) < JOIN_BYTES:
             transport.write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
-        late = protocol._loop.call_later(answer_s, _late, protocol)
+            transport.writelines((head, body))
+        late = None
+        if isinstance(answer_s, EqualWaits):
+            answer_s.begin(protocol)
+        else:
+            late = protocol._loop.call_later(answer_s, answer_is_late, protocol)
         try:
             while True:
                 message, payload = await protocol.read()
                 if message.code >= 200 or message.code == 101:
                     break
         finally:
-            late.cancel()
+            if late is not None:
+                late.cancel()
+            elif isinstance(answer_s, EqualWaits):
+                answer_s.end(protocol)
     except BaseException as error:
         protocol.abort()
         connection.close()
@@ -181,5 +193,6 @@ async def exchange(
     return Reply(connection, message, payload)
 
 
-def _late(protocol: Any) -> None:
+def answer_is_late(protocol: Any) -> None:
+    """End the wait for an answer: AnswerLate."""
     protocol.set_exception(AnswerLate("no answer in time"))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -114,6 +116,11 @@ class Outbox:
         self._room = room
 
     # ---- writing
+
+    def submit(self, records: Sequence[NewRecord]) -> asyncio.Future[Any]:
+        """Events in one append; the future is done when they are durable. Tried once: raises LogUnavailable,
+        RecordTooLarge, at once or through the future."""
+        return self._local.submit(records)
 
     async def append(self, key: str, value: bytes) -> None:
         """Make an event durable. Tries until it is: what was sent must be recorded, and nothing new is forwarded

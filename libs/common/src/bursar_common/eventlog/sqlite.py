@@ -86,14 +86,17 @@ class SqliteEventLog:
         self._writer = writer
 
     async def append(self, records: Sequence[NewRecord]) -> list[LogPosition]:
+        return await self.submit(records) if records else []
+
+    def submit(self, records: Sequence[NewRecord]) -> asyncio.Future[list[LogPosition]]:
+        """Queue an append of at least one record for the writer; the future is its outcome. Raises RecordTooLarge,
+        LogUnavailable."""
         size_bytes = 0
         for record in records:
             size = record_bytes(record)
             if size > MAX_RECORD_BYTES:
                 raise RecordTooLarge(f"a record of {size} bytes; the log takes up to {MAX_RECORD_BYTES}")
             size_bytes += size
-        if not records:
-            return []
         if self._queued_records and (
             self._queued_records + len(records) > MAX_QUEUED_RECORDS
             or self._queued_bytes + size_bytes > MAX_QUEUED_BYTES
@@ -101,8 +104,7 @@ class SqliteEventLog:
             raise LogUnavailable(f"the log {self.path} is not keeping up: {self._queued_records} records are waiting")
         work = Work(self._loop_future(), records, size_bytes)
         self._put(work)
-        positions: list[LogPosition] = await work.future
-        return positions
+        return work.future
 
     async def read(
         self,
