@@ -1,153 +1,203 @@
-"""A Bursar with owners, budgets and requests for pages to show: usual ones, and those that pages break on."""
+"""A Bursar with owners, budgets and requests for pages to show: seven weeks of a company, and what pages break on.
+
+Most requests are appended to the log as an edge would have written them, so the ledger, ClickHouse and every page agree
+about them; a few go through the gateway. The same every time, but for the clock."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from bursar_common.ids import uuid7_from
+from bursar_common.eventlog.port import NewRecord
+from tests.harness.coding_sessions import PEOPLE, Turn, month_start_ms, planned
 from tests.harness.gateway import CreatedKey, Gateway
 from tests.harness.processes import eventually
 from tests.harness.usage_events import usage, usage_record
 
-HTML_NAME = 'Fabrikam <img src=x onerror="document.title=1"> & "Söhne"'
+HTML_NAME = 'R&D <img src=x onerror="document.title=1"> "Söhne"'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
-MODELS = ("claude-opus-4-8", "claude-sonnet-4-6", "claude-haiku-4-5")
-REQUESTS = 60
-PAST_DAYS = 50
-RATES = {
-    "claude-opus-4-8": (5000, 500, 6250, 25_000),
-    "claude-sonnet-4-6": (3000, 300, 3750, 15_000),
-    "claude-haiku-4-5": (1000, 100, 1250, 5000),
-}
-"""List prices, nano-dollars a token: input, cache read, cache write for 5 minutes, output."""
-OBSERVED = {"max_limit": 0.5, "reset_duration": "1d", "enforcement": "observe"}
+NSEC_DOLLAR = 1_000_000_000
+SHARES = {"platform": 0.62, "data-science": 0.87, "payments": 1.02, "mobile": 0.31}
+"""Part of its month's budget that each team will have spent."""
 
 
 @dataclass
 class Seeded:
-    keys: list[CreatedKey] = field(default_factory=list)
+    keys: dict[str, CreatedKey] = field(default_factory=dict)
     teams: dict[str, str] = field(default_factory=dict)
     """Name to id."""
-    sessions: list[str] = field(default_factory=list)
+    session: str = ""
+    """The newest session that has agents below agents."""
 
 
 def monthly(dollars: float, **more: Any) -> dict[str, Any]:
     return {"max_limit": dollars, "reset_duration": "1M", "calendar_aligned": True, **more}
 
 
-async def seed(gateway: Gateway) -> Seeded:
-    """The same owners and requests every time."""
-    await gateway.reset_simulator()
-    found, chance = Seeded(), random.Random(11)
-    northwind = await gateway.create_customer("Northwind", budget=monthly(400))
-    fabrikam = await gateway.create_customer(HTML_NAME, budget=monthly(9_000_000_000))
-    for name, customer, limits in (
-        ("platform", northwind, {"budget": monthly(3)}),
-        ("data-science", northwind, {"budgets": [monthly(20, enforcement="strict"), OBSERVED]}),
-        (LONG_NAME, fabrikam, {}),
-    ):  # fmt: skip
-        team = await gateway.create_team(name, customer_id=customer["id"], **limits)
-        found.teams[name] = team["id"]
-    people = {}
-    for name, team_name in (("Alice Moreau", "platform"), ("Bao Nguyen", "platform"), ("Dana Levi", "data-science")):
-        body = {"name": name, "email": f"{name.split()[0].lower()}@example.com", "team_id": found.teams[team_name]}
-        people[name] = (await gateway.api("POST", "/api/governance/users", body))["user"]
-    for name, person, budget in (
-        ("alice-laptop", "Alice Moreau", monthly(50)),
-        ("bao-laptop", "Bao Nguyen", {"max_limit": 0.01, "reset_duration": "1d"}),
-        ("dana-laptop", "Dana Levi", monthly(50)),
-    ):
-        owner = people[person]
-        found.keys.append(await gateway.create_key(name, team_id=owner["team_id"], user_id=owner["id"], budget=budget))
-    found.keys.append(await gateway.create_key("ci", team_id=found.teams[LONG_NAME], budget=monthly(5)))
-    found.sessions = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(3)]
-    agents = [f"{chance.getrandbits(48):012x}" for _ in range(3)]
-    for _ in range(REQUESTS):
-        headers = {
-            "x-claude-code-session-id": chance.choice(found.sessions),
-            "x-bursar-project": chance.choice(["checkout", "search"]),
-            "x-bursar-tag-ticket": f"OPS-{chance.randrange(3)}",
-        }
-        kind = chance.random()
-        if kind < 0.3:
-            headers["x-claude-code-agent-id"] = agents[0]
-        elif kind < 0.45:
-            headers |= {"x-claude-code-agent-id": agents[1], "x-claude-code-parent-agent-id": agents[0]}
-        counts = {
-            "input-tokens": chance.randrange(10, 4000),
-            "cache-read-tokens": chance.randrange(0, 40_000),
-            "cache-write-5m-tokens": chance.choice([0, 0, 8000, 20_000]),
-            "output-tokens": chance.randrange(5, 2500),
-        }
-        await gateway.message(
-            chance.choice(found.keys).value,
-            model=chance.choice(MODELS),
-            stream=chance.random() < 0.5,
-            headers=headers,
-            sim=counts,
-        )
+def daily(dollars: float, **more: Any) -> dict[str, Any]:
+    return {"max_limit": dollars, "reset_duration": "1d", "calendar_aligned": True, **more}
 
-    for key in found.keys:
-        await gateway.usage_rows(key.id, at_least=1)
-    await _past(gateway, found, chance)
+
+def _rounded(nusd: float) -> float:
+    """A limit as people set them: dollars with two digits that matter, at least 5."""
+    whole = max(5, round(nusd / NSEC_DOLLAR))
+    step = 10 ** max(0, len(str(whole)) - 2)
+    return float(-(-whole // step) * step)
+
+
+async def seed(gateway: Gateway) -> Seeded:
+    await gateway.reset_simulator()
+    now_ms = int(time.time() * 1000)
+    plan = planned(random.Random(11), now_ms)
+    found = Seeded(session=plan.session)
+    spent = plan.spent_since(month_start_ms(now_ms))
+    customer = await gateway.create_customer("Northwind", budget=monthly(_rounded(sum(spent.values()) / 0.7)))
+    for team, share in SHARES.items():
+        limits: dict[str, Any] = {"budget": monthly(_rounded(spent.get(team, 0) / share))}
+        if team == "payments":
+            limits = {"budget": monthly(max(5.0, round(spent.get(team, 0) / share / NSEC_DOLLAR, 2)))}
+        if team == "data-science":
+            limits = {"budgets": [{**limits["budget"], "enforcement": "strict"}, daily(5, enforcement="observe")]}
+        if team == "mobile":
+            limits["rate_limit"] = {"request_max_limit": 60, "request_reset_duration": "1m"}
+        found.teams[team] = (await gateway.create_team(team, customer_id=customer["id"], **limits))["id"]
+    documents: dict[str, dict[str, Any]] = {}
+    for person in PEOPLE:
+        body: dict[str, Any] = {"team_id": found.teams[person.team]}
+        if person.user:
+            email = f"{person.user.split()[0].lower()}@example.com"
+            user = {"name": person.user, "email": email, **body}
+            documents[person.user] = (await gateway.api("POST", "/api/governance/users", user))["user"]
+            body["user_id"] = documents[person.user]["id"]
+        budget = daily(10) if person.user else monthly(100)
+        found.keys[person.key] = await gateway.create_key(person.key, budget=budget, **body)
+    found.keys["frozen"] = await gateway.create_key("frozen", team_id=found.teams["payments"], budget=monthly(0))
+    await _ask(gateway, found)
+    await append(gateway, found, plan.turns, await _counters(gateway, found, customer["id"]))
     return found
 
 
-async def _past(gateway: Gateway, found: Seeded, chance: random.Random) -> None:
-    """Requests of the weeks before, as they would stand in the log. They are charged to no limit: the windows they
-    would have counted in are over."""
-    (newest,) = await gateway.query("SELECT max(price_book_id) AS book FROM bursar.usage")
-    today_ms = int(time.time()) // 86_400 * 86_400_000
-    records = []
-    for day in range(1, PAST_DAYS + 1):
-        start_ms = today_ms - day * 86_400_000
-        weekend = time.gmtime(start_ms // 1000).tm_wday >= 5
-        for number in range(chance.randrange(1, 4) if weekend else chance.randrange(8, 22)):
-            key = chance.choice(found.keys)
-            owner, model = key.document, chance.choice(MODELS)
-            rates = RATES[model]
-            counts = [chance.randrange(10, most) for most in (4000, 90_000, 6000, 3000)]
-            cost = sum(count * rate for count, rate in zip(counts, rates, strict=True))
-            started_ms = start_ms + chance.randrange(7 * 3_600_000, 17 * 3_600_000)
-            records.append(
-                usage_record(
-                    usage(
-                        request_id=uuid7_from(started_ms, (day * 1000 + number).to_bytes(10, "big")),
-                        started_at_ms=started_ms,
-                        ended_at_ms=started_ms + 9000,
-                        latency_ms=chance.randrange(900, 30_000),
-                        time_to_first_token_ms=chance.randrange(300, 2500),
-                        virtual_key_id=key.id,
-                        virtual_key=owner["name"],
-                        team_id=owner["team_id"] or "",
-                        team=next((name for name, team in found.teams.items() if team == owner["team_id"]), ""),
-                        user_id=owner["user_id"] or "",
-                        customer_id=owner["customer_id"] or "",
-                        session_id=str(uuid.UUID(int=day * 7 + number % 3, version=4)),
-                        project=chance.choice(["checkout", "search", "billing"]),
-                        model=model,
-                        requested_model=model,
-                        stream=True,
-                        price_book_id=newest["book"],
-                        input_tokens=counts[0],
-                        cache_read_tokens=counts[1],
-                        cache_write_5m_tokens=counts[2],
-                        cache_write_1h_tokens=0,
-                        output_tokens=counts[3],
-                        cost_nusd=cost,
-                        charged_to=(),
-                        tags={},
-                    )
-                )
-            )
-    await gateway.log.append(records)
+async def _ask(gateway: Gateway, found: Seeded) -> None:
+    """A few requests that take the whole way, one of them refused."""
+    sim = {"input-tokens": 1800, "cache-read-tokens": 42_000, "output-tokens": 640}
+    answers = await asyncio.gather(
+        *(
+            gateway.message(found.keys[key].value, stream=True, sim=sim, headers={"x-bursar-project": "checkout"})
+            for key in ("alice-laptop", "dana-laptop", "erik-laptop")
+        ),
+        gateway.message(found.keys["frozen"].value),
+    )
+    assert [answer.status for answer in answers[:3]] == [200] * 3
+    assert answers[3].status in (400, 402, 403, 429), answers[3].body
+    await gateway.usage_rows(found.keys["alice-laptop"].id, at_least=1)
+
+
+async def _counters(gateway: Gateway, found: Seeded, customer_id: str) -> dict[str, list[tuple[str, int]]]:
+    """Key to the counters of its budgets and of those above it, each with the start of its window, Unix ms."""
+
+    def of(owner: dict[str, Any]) -> list[tuple[str, int]]:
+        windows = []
+        for budget in owner["budgets"]:
+            start, end = (_unix_s(budget[name]) for name in ("window_start", "window_end"))
+            windows.append((f"n:{budget['id']}:{start}:{end}", start * 1000))
+        return windows
+
+    customer = (await gateway.api("GET", f"/api/governance/customers/{customer_id}"))["customer"]
+    teams = {
+        team: of((await gateway.api("GET", f"/api/governance/teams/{team}"))["team"]) for team in found.teams.values()
+    }
+    return {
+        name: [*of(key.document), *teams[key.document["team_id"]], *of(customer)] for name, key in found.keys.items()
+    }
+
+
+def _unix_s(moment: str) -> int:
+    from datetime import datetime
+
+    return int(datetime.fromisoformat(moment).timestamp())
+
+
+async def append(
+    gateway: Gateway, found: Seeded, turns: list[Turn], counters: dict[str, list[tuple[str, int]]]
+) -> None:
+    """The turns, in the log; returns once ClickHouse has them all."""
+    (newest,) = await gateway.query("SELECT max(price_book_id) AS book, count() AS rows FROM bursar.usage")
+    names = {team_id: name for name, team_id in found.teams.items()}
+    records = [_record(turn, found.keys[turn.key], names, newest["book"], counters.get(turn.key, [])) for turn in turns]
+    for first in range(0, len(records), 1000):
+        await gateway.log.append(records[first : first + 1000])
 
     async def there() -> bool:
-        rows = await gateway.query("SELECT count() AS n FROM bursar.usage WHERE latency_ms >= 900 AND charged_to = []")
-        return int(rows[0]["n"]) >= len(records)
+        rows = await gateway.query("SELECT count() AS n FROM bursar.usage")
+        return int(rows[0]["n"]) >= int(newest["rows"]) + len(records)
 
     await eventually(there, 60)
+
+
+def _record(
+    turn: Turn, key: CreatedKey, teams: dict[str, str], book: str, counters: list[tuple[str, int]]
+) -> NewRecord:
+    owner = key.document
+    sent = turn.outcome != "refused"
+    billed = turn.cost_nusd if turn.billing == "metered" else 0
+    return usage_record(
+        usage(
+            request_id=turn.request_id,
+            started_at_ms=turn.started_at_ms,
+            ended_at_ms=turn.started_at_ms + turn.latency_ms,
+            latency_ms=turn.latency_ms,
+            time_to_first_token_ms=turn.latency_ms // 8 if turn.output_tokens else None,
+            outcome=turn.outcome,
+            refused_by=turn.refused_by,
+            status=turn.status,
+            error_type=turn.error_type,
+            billing=turn.billing,
+            virtual_key_id=key.id,
+            virtual_key=owner["name"],
+            team_id=owner["team_id"] or "",
+            team=teams.get(owner["team_id"], ""),
+            user_id=owner["user_id"] or "",
+            customer_id=owner["customer_id"] or "",
+            customer="Northwind" if owner["customer_id"] else "",
+            session_id=turn.session_id,
+            agent_id=turn.agent_id,
+            parent_agent_id=turn.parent_agent_id,
+            project=turn.project,
+            tags={"ticket": turn.ticket} if turn.ticket else {},
+            model=turn.model,
+            requested_model=turn.model,
+            stream=True,
+            max_tokens=32_000,
+            client_version="2.0.51" if turn.session_id else "",
+            price_book_id=book if sent else "",
+            input_tokens=turn.input_tokens if sent else None,
+            cache_read_tokens=turn.cache_read_tokens if sent else None,
+            cache_write_5m_tokens=turn.cache_write_5m_tokens if sent else None,
+            cache_write_1h_tokens=0 if sent else None,
+            output_tokens=turn.output_tokens if sent else None,
+            cost_nusd=billed,
+            list_cost_nusd=turn.cost_nusd,
+            held_nusd=turn.cost_nusd * 3 // 2,
+            bound_nusd=turn.cost_nusd * 9,
+            amounts=turn.amounts(billed),
+            charged_to=tuple(name for name, since_ms in counters if sent and turn.started_at_ms >= since_ms),
+        )
+    )
+
+
+async def seed_oddities(gateway: Gateway, found: Seeded) -> None:
+    """What pages break on: a name of 120 characters, HTML in a name, $9 billion, $0, nothing spent at all."""
+    customer = await gateway.create_customer("Fabrikam", budget=monthly(9_000_000_000))
+    for name, limits in ((HTML_NAME, {"budget": monthly(0)}), (LONG_NAME, {})):
+        found.teams[name] = (await gateway.create_team(name, customer_id=customer["id"], **limits))["id"]
+    key = await gateway.create_key("ci-" + "k" * 60, team_id=found.teams[LONG_NAME], budget=monthly(0.000_001))
+    found.keys["odd"] = await gateway.create_key(HTML_NAME[:60], team_id=found.teams[LONG_NAME])
+    headers = {"x-bursar-project": HTML_NAME.encode().decode("ascii", "ignore"), "x-bursar-tag-note": "<b>bold</b>"}
+    answers = await asyncio.gather(
+        gateway.message(found.keys["odd"].value, headers=headers), gateway.message(key.value, headers=headers)
+    )
+    assert answers[0].status == 200
+    await gateway.usage_rows(found.keys["odd"].id, at_least=1)

@@ -4,6 +4,7 @@ see, it says."""
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, Final
 
 from bursar_admin.books import Books
@@ -266,8 +267,13 @@ def _pair(book: PriceBook | None, opus_name: str) -> tuple[CompiledModel, Compil
     if twin is not None and "sonnet" in twin.id:
         return opus, twin
     sonnets = [model for model in book.models if "sonnet" in model.id]
-    dearest = max(sonnets, key=lambda model: model.rates(0).tiers[0][1].input, default=None)
+    dearest = max(sonnets, key=lambda model: (model.rates(0).tiers[0][1].input, _version(model.id)), default=None)
     return (opus, dearest) if dearest is not None else None
+
+
+def _version(model_id: str) -> tuple[int, ...]:
+    """``claude-sonnet-4-6-20260110`` -> (4, 6): later models compare greater."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", model_id) if len(digits) < 6)
 
 
 def _cost(book: PriceBook, model: CompiledModel, row: Row, at_ms: int) -> int:

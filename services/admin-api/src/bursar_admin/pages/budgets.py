@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
 from bursar_admin.desk import Desk
-from bursar_admin.errors import not_found
+from bursar_admin.errors import bad_field, not_found
 from bursar_admin.pages.api import everything
 from bursar_admin.pages.forecast import Forecast, forecast
 from bursar_admin.pages.frame import Frame, View
@@ -20,6 +20,8 @@ from bursar_admin.routes import Route
 
 KINDS = {"customer": "customers", "team": "teams", "virtual_key": "virtual-keys"}
 WORDS = {"customer": "Customer", "team": "Team", "virtual_key": "Key"}
+ATTENTION = "attention"
+"""Value of ``show`` in the URL: only budgets that are spent, nearly so or going to be."""
 NEAR = 0.8
 """Part of a limit from which on a budget is marked."""
 KEYS_SHOWN = 100
@@ -36,6 +38,9 @@ class Line:
     held: int | None
     limit: int
     forecast: Forecast
+    pace_nusd: int | None = None
+    """Spent so far by the time passed: an hour's in windows up to a day, else a day's. None: unknown, or too early."""
+    pace_unit: str = "day"
     via: str = ""
     """The provider whose config of a key it belongs to: changed on the key's own page."""
 
@@ -53,6 +58,10 @@ class Line:
         if self.spent >= self.limit:
             return "over"
         return "near" if self.spent >= NEAR * self.limit else ""
+
+    @property
+    def wants_attention(self) -> bool:
+        return bool(self.state) or self.forecast.spent_by_s is not None
 
     @property
     def window(self) -> str:
@@ -79,6 +88,10 @@ class Owner:
     def word(self) -> str:
         return WORDS[self.kind]
 
+    @property
+    def wants_attention(self) -> bool:
+        return any(line.wants_attention for line in self.lines)
+
 
 def seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
@@ -87,9 +100,11 @@ def seconds(text: str) -> int:
 def line(budget: dict[str, Any], index: int, now_s: int, via: str = "") -> Line:
     spent, limit = budget["spent_nusd"], budget["limit_nusd"]
     start_s, end_s = seconds(budget["window_start"]), seconds(budget["window_end"])
-    return Line(
-        budget, index, spent, budget["held_nusd"], limit, forecast(spent, limit, start_s, end_s, now_s), via
-    )  # fmt: skip
+    found = forecast(spent, limit, start_s, end_s, now_s)
+    unit_s, unit = (3600, "hour") if end_s - start_s <= 86_400 else (86_400, "day")
+    known = spent is not None and found.end_nusd is not None and now_s > start_s
+    pace = spent * unit_s // min(now_s - start_s, end_s - start_s) if known else None
+    return Line(budget, index, spent, budget["held_nusd"], limit, found, pace, unit, via)
 
 
 def owner(kind: str, entity: dict[str, Any], now_s: int) -> Owner:
@@ -123,6 +138,27 @@ def tree(
     return top
 
 
+def attentive(owners: list[Owner]) -> list[Owner]:
+    """Owners with a budget that is spent, nearly so or going to be, and those above them."""
+    found = []
+    for each in owners:
+        children = [child for child in each.children if child.wants_attention]
+        if children or each.wants_attention:
+            found.append(replace(each, children=children, keys=0))
+    return found
+
+
+def marks(owners: list[Owner]) -> dict[str, int]:
+    """How many budgets are in which state."""
+    lines = [line for each in owners for one in (each, *each.children) for line in one.lines]
+    return {
+        "budgets": len(lines),
+        "over": sum(line.state == "over" for line in lines),
+        "near": sum(line.state == "near" for line in lines),
+        "soon": sum(not line.state and line.forecast.spent_by_s is not None for line in lines),
+    }
+
+
 def _keys_below(view: View) -> dict[str, int]:
     counts: dict[str, int] = {}
     for key in view.desk.projection.virtual_keys.values():
@@ -131,16 +167,23 @@ def _keys_below(view: View) -> dict[str, int]:
     return counts
 
 
+def _colours(view: View) -> dict[str, dict[str, int]]:
+    return {kind: view.colours_of("key" if kind == "virtual_key" else kind) for kind in KINDS}
+
+
 def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def page(request: web.Request) -> web.StreamResponse:
-        return frame.shell(frame.view(request), "budgets", "budgets.html", "Budgets")
+        view = frame.view(request)
+        if view.query.get("show", ATTENTION) != ATTENTION:
+            raise bad_field("show", "is not a choice of budgets", view.query["show"][:100], ATTENTION)
+        return frame.shell(view, "budgets", "budgets.html", "Budgets")
 
     async def owners(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         chosen = view.scope[-1] if view.scope else None
         if chosen is not None and chosen.parameter in ("user", "key"):
             keys = await _keys(view, chosen.parameter, chosen.id)
-            return frame.fragment(view, "parts/budget_tree.html", owners=keys, loose=0, nobody=not keys)
+            return shown(view, keys, 0)
         customers, teams = await asyncio.gather(
             everything(view.api, "/api/governance/customers", "customers"),
             everything(view.api, "/api/governance/teams", "teams"),
@@ -155,7 +198,15 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         if chosen is not None:
             every = [*found, *(child for each in found for child in each.children)]
             found, loose = [each for each in every if each.id == chosen.id], 0
-        return frame.fragment(view, "parts/budget_tree.html", owners=found, loose=loose, nobody=not found and not loose)
+        return shown(view, found, loose)
+
+    def shown(view: View, owners: list[Owner], loose: int) -> web.Response:
+        only = view.query.get("show") == ATTENTION
+        listed = attentive(owners) if only else owners
+        return frame.fragment(
+            view, "parts/budget_tree.html", owners=listed, loose=0 if only else loose, only=only,
+            nobody=not owners and not loose, marks=marks(owners), colours=_colours(view),
+        )  # fmt: skip
 
     async def _keys(view: View, parameter: str, owner_id: str) -> list[Owner]:
         if parameter == "key":
@@ -174,7 +225,9 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         if kind not in ("customer", "team"):
             raise not_found("owner", kind)
         found = await _keys(view, kind, owner_id)
-        return frame.fragment(view, "parts/budget_keys.html", owners=found, shown=KEYS_SHOWN)
+        return frame.fragment(
+            view, "parts/budget_keys.html", owners=found, shown=KEYS_SHOWN, colours=_colours(view)
+        )  # fmt: skip
 
     async def edit(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)

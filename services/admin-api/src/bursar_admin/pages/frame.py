@@ -52,6 +52,8 @@ SCOPES = (
     ("key", "virtual_key", "Key"),
 )
 """(parameter of URLs, kind of entity, word), from the outside in."""
+MAX_COLOURED = 500
+"""Owners of one level that a page tells its charts the colours of; those of others are made of their names."""
 CARRIED = ("range", "from", "to", "compare", *(name for name, _, _ in SCOPES))
 """Parameters that stay when the page changes."""
 FRAGMENTS = "/fragments/"
@@ -162,6 +164,12 @@ class View:
         """A link that keeps scope and time range; ``None`` leaves a parameter out."""
         kept = {name: self.query[name] for name in CARRIED if self.query.get(name)}
         return address(path, kept, changes)
+
+    def colours_of(self, parameter: str) -> dict[str, int]:
+        """Id to colour of the owners of one level: the same on every page, and the first ones all differ."""
+        entity = next((entity for name, entity, _ in SCOPES if name == parameter), "")
+        ids = self.desk.projection.ordered(entity) if entity else []
+        return {each: number % numbers.CATEGORIES for number, each in enumerate(ids[:MAX_COLOURED])}
 
     @property
     def page_path(self) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
@@ -17,6 +20,10 @@ from bursar_admin.routes import Route
 
 ROWS = 50
 """Of one page of the table; more come when its end is reached."""
+STRIP_HOURS = 8 * 24
+"""Longest span whose requests are counted by hour above the table; longer ones by day."""
+CHOICES = 200
+"""Known values offered for one filter."""
 CSV_ROWS = 10_000
 """Most rows of a CSV file; the REST API gives more, in pieces."""
 SPAN_NAMES = ("range", "from", "to")
@@ -53,11 +60,46 @@ COLUMNS = (
 )
 OUTCOMES = ("completed", "interrupted", "refused", "upstream_error", "unreadable", "unknown", "expired", "not_sent")
 BILLINGS = ("metered", "subscription", "customer", "imported")
+OFFERED = (
+    "model", "provider", "customer", "team", "user", "key", "project", "repository", "branch", "environment",
+    "cost_center", "refused_by",
+)  # fmt: skip
+"""Filters whose known values are offered while one types."""
+FORM = (
+    (
+        "Who", ("customer", "team", "user", "key"),
+    ),
+    (
+        "What for", ("project", "repository", "branch", "environment", "cost_center", "tag", "session", "agent"),
+    ),
+    (
+        "What", ("model", "provider", "refused_by", "error_type"),
+    ),
+)  # fmt: skip
+"""Text fields of the filter form; outcome, billing and the ranges follow."""
+RANGES = (("Cost, $", "cost_usd", "decimal"), ("Tokens", "tokens", "numeric"), ("Latency, ms", "latency_ms", "numeric"))
+IN_FORM = (
+    *(name for _, names in FORM for name in names), "outcome", "billing",
+    *(f"{end}_{name}" for _, name, _ in RANGES for end in ("min", "max")),
+)  # fmt: skip
+FIELD_WORDS = {"cost_center": "Cost centre", "refused_by": "Refused by", "error_type": "Error"}
 WORDS = {
     "min_cost_usd": "cost from $", "max_cost_usd": "cost up to $", "min_tokens": "tokens from ",
     "max_tokens": "tokens up to ", "min_latency_ms": "latency from ms ", "max_latency_ms": "latency up to ms ",
     "text": "text: ", "cost_center": "cost centre: ", "refused_by": "refused: ", "error_type": "error: ",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Requests of one step of time, as per cent of the busiest step."""
+
+    start_s: int
+    end_s: int
+    requests: int
+    refused: int
+    height: float
+    refused_height: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +127,25 @@ def filters(view: View) -> dict[str, Any]:
     return {**asked, "from": span.start_s, "to": None if span.running else span.end_s}
 
 
+def bars(served: dict[str, Any], refused: dict[str, Any], end_s: int) -> list[Bar]:
+    """Two courses of the REST API over the same steps, on top of each other."""
+    starts = [bucket["start_s"] for bucket in served["buckets"]]
+    counts = [answer["series"][0]["values"] if answer["series"] else [0] * len(starts) for answer in (served, refused)]
+    most = max((sum(pair) for pair in zip(*counts, strict=True)), default=0)
+    ends = [*starts[1:], max(end_s, starts[-1] + 1)] if starts else []
+
+    def part(count: int) -> float:
+        return round(100 * count / most, 2) if most else 0.0
+
+    return [
+        Bar(start, end, requests, denied, part(requests), part(denied))
+        for start, end, requests, denied in zip(starts, ends, *counts, strict=True)
+    ]
+
+
 def chips(view: View) -> list[Chip]:
+    """Filters in force; owners by their names."""
+    names = {(crumb.parameter, crumb.id): crumb.name for crumb in view.scope}
     found = []
     carried = {*CARRIED, *OWN}
     for name in dict.fromkeys(view.query):
@@ -94,7 +154,7 @@ def chips(view: View) -> list[Chip]:
         values = [value for value in view.query.getall(name) if value]
         for value in values:
             left = [(key, kept) for key, kept in view.query.items() if (key, kept) != (name, value)]
-            text = WORDS.get(name, f"{name}: ") + value
+            text = WORDS.get(name, f"{name}: ") + names.get((name, value), value)
             found.append(Chip(text, _with(view.page_path, left)))
     return found
 
@@ -126,9 +186,38 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         filters(view)
         return frame.shell(
             view, "logs", "logs.html", "Logs", chips=chips(view), columns=COLUMNS, outcomes=OUTCOMES,
-            billings=BILLINGS, request_id=request.query.get("request", ""),
-            csv=csv_link(view),
+            billings=BILLINGS, request_id=request.query.get("request", ""), csv=csv_link(view), form=FORM,
+            ranges=RANGES, in_form=IN_FORM, field_words=FIELD_WORDS, offered=OFFERED,
+            in_force=sum(bool(view.query.get(name)) for name in IN_FORM),
         )  # fmt: skip
+
+    async def summary(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        span, asked = view.span, filters(view)
+        asked["to"] = span.whole_end_s if span.running and span.name == "today" else span.end_s
+        zone = ZoneInfo(view.timezone)
+
+        def moment(at_s: int) -> str:
+            at = datetime.fromtimestamp(at_s, zone)
+            return f"{at.day} {at:%b, %H:%M}" if hourly else f"{at:%a} {at.day} {at:%b}"
+
+        hourly = asked["to"] - span.start_s <= STRIP_HOURS * 3600
+        course = {**asked, "interval": "hour" if hourly else "day", "timezone": view.timezone}
+        stats, served, refused = await asyncio.gather(
+            view.api.get("/api/logs/stats", {**asked, "latency": "false"}),
+            view.api.get("/api/logs/histogram", {**course, "metric": "requests"}),
+            view.api.get("/api/logs/histogram", {**course, "metric": "refused"}),
+        )
+        return frame.fragment(
+            view, "parts/log_summary.html", stats=stats["stats"], hourly=hourly,
+            bars=bars(served, refused, asked["to"]), moment=moment,
+        )  # fmt: skip
+
+    async def known(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        asked = {**view.within(), "dimension": ",".join(OFFERED), "limit": CHOICES}
+        answer = await view.api.get("/api/logs/filterdata", asked)
+        return frame.fragment(view, "parts/log_known.html", known=answer["filters"])
 
     async def rows(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
@@ -146,5 +235,7 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
     return [
         Route("GET", "/logs", page, "logs_page", "Logs."),
         Route("GET", "/fragments/logs/rows", rows, "log_rows", "A page of requests."),
+        Route("GET", "/fragments/logs/summary", summary, "log_summary", "Requests over time, and their sums."),
+        Route("GET", "/fragments/logs/known", known, "log_known", "Known values of filters."),
         Route("GET", "/fragments/logs/{id}", one, "log_one", "One request."),
     ]

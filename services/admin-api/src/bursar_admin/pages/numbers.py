@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from itertools import zip_longest
 
 from bursar_common.clock import rfc3339
 from bursar_common.money import NUSD_PER_DOLLAR, dollars, sentence
@@ -164,20 +165,28 @@ def short_id(identifier: str) -> str:
     return identifier if len(identifier) <= ID_CHARS + 2 else f"…{identifier[-ID_CHARS:]}"
 
 
+FAMILIES = (("opus", 1), ("sonnet", 5), ("haiku", 4))
+"""Colours of models by family: there are few, and they stand beside each other on every page."""
+
+
 def category(name: str) -> int:
-    """The colour an owner has on every page (FNV-1a over UTF-8, 32 bits)."""
+    """The colour a name has on every page: of its family, or FNV-1a over UTF-8, 32 bits."""
+    for family, index in FAMILIES:
+        if name.startswith("claude-") and family in name:
+            return index
     digest = 2166136261
     for byte in name.encode():
         digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
     return digest % CATEGORIES
 
 
-def colours(names: Sequence[str]) -> list[int]:
-    """A colour for each of some owners beside each other: its own, or the next free one where two would look alike."""
+def colours(names: Sequence[str], known: Sequence[int | None] = ()) -> list[int]:
+    """A colour for each of some owners beside each other: its own (``known``, else by its name), or the next free one
+    where two would look alike."""
     taken: set[int] = set()
     found = []
-    for name in names:
-        index = category(name)
+    for name, own in zip_longest(names, known[: len(names)]):
+        index = category(name) if own is None else own
         for _ in range(CATEGORIES):
             if index not in taken:
                 break

@@ -8,10 +8,12 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 from aiohttp import web
 
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field
+from bursar_admin.pages import numbers
 from bursar_admin.pages.api import everything
 from bursar_admin.pages.budgets import KINDS
 from bursar_admin.pages.forecast import forecast
@@ -138,9 +140,14 @@ def movers(rankings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def page(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
+        by = view.query.get("by", RANKINGS[0])
+        if by not in RANKINGS:
+            raise bad_field("by", "is not something to show spend by", by[:100], list(RANKINGS))
+        colours = {name: view.colours_of(name) for name in ("team", "user")}
         return frame.shell(
-            view, "overview", "overview.html", "Overview", dimensions=DIMENSIONS, rankings=RANKINGS, chart=_chart(view)
-        )
+            view, "overview", "overview.html", "Overview", dimensions=DIMENSIONS, rankings=RANKINGS, by=by,
+            chart=_chart(view, by), colours=msgspec.json.encode(colours).decode(),
+        )  # fmt: skip
 
     async def top(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
@@ -169,8 +176,10 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         if by not in DIMENSIONS:
             raise bad_field("by", "is not something to rank by", by, list(DIMENSIONS))
         answer = await view.api.get("/api/logs/rankings", {**_compared(view), "by": by, "limit": RANKED})
+        rows, known = answer["rankings"], view.colours_of(by)
+        palette = numbers.colours([row["name"] or f"no {by}" for row in rows], [known.get(row["id"]) for row in rows])
         return frame.fragment(
-            view, "parts/overview_ranking.html", by=by, rows=answer["rankings"], total=answer["total_count"]
+            view, "parts/overview_ranking.html", by=by, rows=rows, total=answer["total_count"], palette=palette
         )
 
     async def moved(request: web.Request) -> web.StreamResponse:
@@ -187,12 +196,21 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         )
         return frame.fragment(view, "parts/overview_refused.html", reasons=reasons["rankings"], keys=teams["rankings"])
 
+    async def unpaid(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        before = {"previous_from": view.span.before_start_s, "previous_to": view.span.before_end_s}
+        answer = await view.api.get("/api/logs/stats", {**view.within(), **before, "latency": "false"})
+        earlier = {entry["billing"]: entry for entry in (answer["previous"] or {}).get("by_billing", ())}
+        rows = [entry for entry in answer["stats"]["by_billing"] if entry["billing"] != "metered" and entry["requests"]]
+        return frame.fragment(view, "parts/overview_unpaid.html", rows=rows, earlier=earlier)
+
     return [
         Route("GET", "/", page, "overview_page", "Overview."),
         Route("GET", "/fragments/overview/top", top, "overview_top", "The figures."),
         Route("GET", "/fragments/overview/health", health, "overview_health", "Cache, refusals, latency."),
         Route("GET", "/fragments/overview/by/{by}", ranking, "overview_ranking", "Where it goes."),
         Route("GET", "/fragments/overview/movers", moved, "overview_movers", "What changed most."),
+        Route("GET", "/fragments/overview/unpaid", unpaid, "overview_unpaid", "What nobody paid for in dollars."),
         Route("GET", "/fragments/overview/refused", refused, "overview_refused", "What was refused."),
     ]
 
@@ -203,7 +221,7 @@ def _compared(view: View) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _chart(view: View) -> str:
+def _chart(view: View, by: str) -> str:
     span = view.span
     end = span.whole_end_s if span.running else span.end_s
     asked = {
@@ -211,7 +229,7 @@ def _chart(view: View) -> str:
         "to": end,
         "interval": span.bucket,
         "timezone": span.timezone,
-        "by": "team",
+        "by": by,
         "top": 7,
     }
     return address("/api/logs/histogram", view.filters, asked)

@@ -82,6 +82,15 @@ def time_line(turns: list[dict[str, Any]]) -> dict[str, list[Bar]]:
     return rows
 
 
+def axis(turns: list[dict[str, Any]]) -> list[int]:
+    """Start, middle and end of the time line, Unix s."""
+    if not turns:
+        return []
+    first = min(turn["started_at_ms"] for turn in turns)
+    last = max(turn["started_at_ms"] + (turn["latency_ms"] or 0) for turn in turns)
+    return [moment // 1000 for moment in (first, (first + last) // 2, last)]
+
+
 def heights(turns: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:
     """Turns with what they cost, as per cent of the dearest."""
     most = max((turn["list_cost_nusd"] for turn in turns), default=0)
@@ -125,6 +134,7 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
             session=session,
             branches=branches(session["agents"]),
             lines=time_line(session["turns"]),
+            axis=axis(session["turns"]),
             heights=list(heights(session["turns"])),
             palette=dict(zip(session["models"], colours(session["models"]), strict=True)),
         )

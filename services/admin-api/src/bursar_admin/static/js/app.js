@@ -86,6 +86,14 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// Filters that say nothing do not stand in the address.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!(form instanceof HTMLFormElement) || form.method !== "get") return;
+  const empty = [...form.elements].filter((field) => field.name && field.value === "");
+  for (const field of empty) field.disabled = true;
+  setTimeout(() => { for (const field of empty) field.disabled = false; });
+});
 document.addEventListener("htmx:afterSwap", (event) => writeTimes(event.target));
 document.addEventListener("htmx:sendError", (event) => {
   event.target.replaceChildren(Object.assign(document.createElement("p"), {

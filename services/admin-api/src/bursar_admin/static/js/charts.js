@@ -1,6 +1,12 @@
 // Charts from the REST API: stacked bars of money over time, with a table of the same data one key away.
 import { axisMoney, colours, count, exactMoney, money, exactCount, spanMs } from "./numbers.js";
 
+// Up to so many series are named beside their bars; more get a list.
+const DIRECT_UP_TO = 5;
+const LABEL_WIDTH = 132;
+const LABEL_HEIGHT = 18;
+const NARROW = 560;
+const OWNERS = ["customer", "team", "user", "key"];
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const charts = new Map();
 
@@ -26,20 +32,43 @@ function longName(startS, interval) {
   return new Intl.DateTimeFormat(undefined, options).format(new Date(startS * 1000));
 }
 
+/** Owners have their colours from the page, the same everywhere; where two beside each other look alike, one gives way. */
+function paletteOf(element, data) {
+  const known = JSON.parse(element.dataset.colours || "{}")[data.by] ?? {};
+  return colours(data.series.map((each) => each.name), data.series.map((each) => known[each.id]));
+}
+
 /** What the API answered, as series of plain numbers in the order of the stack. */
 function read(answer) {
   const starts = answer.buckets.map((bucket) => bucket.start_s);
-  const series = answer.series.map((each) => ({ id: each.id, name: each.name || (each.other ? "Others" : "none"), other: Boolean(each.other), values: each.values }));
-  return { starts, series, interval: answer.interval, metric: answer.metric };
+  const series = answer.series.map((each) => ({ id: each.id, name: each.name || (each.other ? "Others" : `no ${answer.by ?? "name"}`), other: Boolean(each.other), values: each.values }));
+  return { starts, series, interval: answer.interval, metric: answer.metric, by: answer.by };
 }
 
-function option(data, writer) {
+/** Where the last bar that holds anything stands. */
+function lastBar(data) {
+  for (let at = data.starts.length - 1; at > 0; at -= 1) if (data.series.some((each) => each.values[at] > 0)) return at;
+  return 0;
+}
+
+function direct(element, data) {
+  return data.series.length <= DIRECT_UP_TO && element.clientWidth >= NARROW;
+}
+
+/** Room that labels need to the right of the last bar, beyond what the days to come leave free. */
+function margin(element, data) {
+  if (!direct(element, data)) return 8;
+  const free = ((data.starts.length - 1 - lastBar(data)) / data.starts.length) * element.clientWidth * 0.85;
+  return free > LABEL_WIDTH + 16 ? 8 : LABEL_WIDTH + 8;
+}
+
+function option(element, data, writer) {
   const ink = token("--ink"), muted = token("--muted"), line = token("--line"), panel = token("--panel");
-  const palette = colours(data.series.map((each) => each.name));
+  const palette = paletteOf(element, data);
   return {
     animation: false,
     textStyle: { fontFamily: FONT },
-    grid: { left: 8, right: 8, top: 12, bottom: 4, containLabel: true },
+    grid: { left: 8, right: margin(element, data), top: 12, bottom: 4, containLabel: true },
     xAxis: {
       type: "category", data: data.starts.map((start) => bucketName(start, data.interval)),
       axisLine: { lineStyle: { color: line } }, axisTick: { show: false },
@@ -70,28 +99,63 @@ function option(data, writer) {
   };
 }
 
-function legend(element, data) {
+function swatch(each, colour) {
+  const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const square = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  for (const [name, value] of [["class", "swatch"], ["width", 10], ["height", 10], ["aria-hidden", "true"]]) mark.setAttribute(name, value);
+  square.setAttribute("class", each.other ? "cat-other" : `cat-${colour}`);
+  for (const [name, value] of [["width", 10], ["height", 10], ["rx", 2]]) square.setAttribute(name, value);
+  mark.append(square);
+  return mark;
+}
+
+/** The page with one series alone: an owner becomes its scope, anything else filters the log. */
+function alone(each, by) {
+  const found = new URL(location.href);
+  if (!OWNERS.includes(by)) found.pathname = "/logs";
+  found.searchParams.delete("by");
+  found.searchParams.set(by, each.id);
+  return found.pathname + found.search;
+}
+
+function legend(element, data, writer) {
   const list = element.querySelector("[data-legend]");
   if (!list) return;
-  const palette = colours(data.series.map((each) => each.name));
+  const palette = paletteOf(element, data);
   list.replaceChildren(...data.series.map((each, index) => {
     const item = document.createElement("li");
-    const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    mark.setAttribute("class", "swatch");
-    mark.setAttribute("width", "10");
-    mark.setAttribute("height", "10");
-    mark.setAttribute("aria-hidden", "true");
-    const square = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    square.setAttribute("class", each.other ? "cat-other" : `cat-${palette[index]}`);
-    for (const [name, value] of [["width", 10], ["height", 10], ["rx", 2]]) square.setAttribute(name, value);
-    mark.append(square);
-    const name = document.createElement("span");
+    const name = document.createElement(each.other || !each.id ? "span" : "a");
+    if (name.tagName === "A") name.href = alone(each, data.by);
     name.className = "clip";
     name.textContent = each.name;
-    name.title = each.name;
-    item.append(mark, name);
+    name.title = `${each.name}: ${writer.exact(each.values.reduce((sum, value) => sum + value, 0))}`;
+    item.append(swatch(each, palette[index]), name);
     return item;
-  }).reverse());
+  }));
+}
+
+/** Labels stand beside the last bar, each at the height of its part; where two would touch, the upper one gives way. */
+function placeLegend(element, kept) {
+  const list = element.querySelector("[data-legend]");
+  const { data, chart } = kept;
+  const beside = direct(element, data);
+  element.querySelector("[data-plot]").classList.toggle("direct", beside);
+  const items = [...list.children];
+  for (const item of items) item.removeAttribute("style");
+  if (!beside) return;
+  const at = lastBar(data);
+  const width = chart.getWidth();
+  const slot = chart.convertToPixel({ xAxisIndex: 0 }, Math.min(at + 1, data.starts.length - 1)) - chart.convertToPixel({ xAxisIndex: 0 }, Math.max(0, Math.min(at, data.starts.length - 2)));
+  const left = Math.min(chart.convertToPixel({ xAxisIndex: 0 }, at) + Math.min(slot * 0.4, 14) + 8, width - LABEL_WIDTH);
+  let below = 0;
+  let top = chart.convertToPixel({ yAxisIndex: 0 }, 0) + LABEL_HEIGHT / 2;
+  data.series.forEach((each, index) => {
+    const middle = chart.convertToPixel({ yAxisIndex: 0 }, below + each.values[at] / 2) - LABEL_HEIGHT / 2;
+    below += each.values[at];
+    top = Math.min(middle, top - LABEL_HEIGHT);
+    items[index].style.left = `${left}px`;
+    items[index].style.top = `${Math.max(0, top)}px`;
+  });
 }
 
 function table(element, data, writer) {
@@ -123,7 +187,10 @@ function drillInto(data, index) {
   const width = data.interval === "hour" ? 3600 : 86400;
   const end = data.starts[index + 1] ?? start + width;
   const here = new URL(location.href);
-  if (data.interval === "hour") here.pathname = "/logs";
+  if (data.interval === "hour") {
+    here.pathname = "/logs";
+    here.searchParams.delete("by");
+  }
   here.searchParams.delete("range");
   here.searchParams.set("from", start);
   here.searchParams.set("to", end);
@@ -135,7 +202,10 @@ function draw(element) {
   if (!kept?.data) return;
   const place = element.querySelector("[data-canvas]");
   kept.chart ??= window.echarts.init(place, null, { renderer: "svg" });
-  kept.chart.setOption(option(kept.data, kept.writer), true);
+  element.querySelector("[data-plot]").classList.toggle("direct", direct(element, kept.data));
+  kept.chart.resize();
+  kept.chart.setOption(option(element, kept.data, kept.writer), true);
+  placeLegend(element, kept);
   kept.chart.off("click");
   kept.chart.getZr().off("click");
   kept.chart.getZr().on("click", (event) => {
@@ -157,8 +227,8 @@ async function load(element) {
     const empty = kept.data.series.every((each) => each.values.every((value) => !value));
     said.textContent = empty ? "Nothing was spent in this time." : "";
     said.hidden = !empty;
+    legend(element, kept.data, kept.writer);
     draw(element);
-    legend(element, kept.data);
     table(element, kept.data, kept.writer);
   } catch (error) {
     said.hidden = false;
@@ -170,7 +240,7 @@ function showTable(element, on) {
   element.querySelector("[data-chart-table]").hidden = !on;
   element.querySelector("[data-plot]").hidden = on;
   element.querySelector("[data-as-table]").setAttribute("aria-pressed", String(on));
-  if (!on) charts.get(element)?.chart?.resize();
+  if (!on) draw(element);
 }
 
 for (const element of document.querySelectorAll("[data-chart]")) {
@@ -184,6 +254,9 @@ for (const element of document.querySelectorAll("[data-chart]")) {
       const asked = new URL(element.dataset.chart, location.href);
       asked.searchParams.set("by", button.dataset.by);
       element.dataset.chart = asked.pathname + asked.search;
+      const here = new URL(location.href);
+      here.searchParams.set("by", button.dataset.by);
+      history.replaceState(history.state, "", here);
       load(element);
     });
   }
@@ -191,7 +264,7 @@ for (const element of document.querySelectorAll("[data-chart]")) {
 document.addEventListener("bursar:refresh", () => { for (const element of charts.keys()) load(element); });
 document.addEventListener("bursar:theme", () => { for (const element of charts.keys()) draw(element); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const element of charts.keys()) draw(element); });
-new ResizeObserver(() => { for (const kept of charts.values()) kept.chart?.resize(); }).observe(document.getElementById("content"));
+new ResizeObserver(() => { for (const element of charts.keys()) draw(element); }).observe(document.getElementById("content"));
 document.addEventListener("keydown", (event) => {
   if (event.key !== "t" || event.target.closest?.("input, textarea, select") || event.ctrlKey || event.metaKey) return;
   for (const element of charts.keys()) showTable(element, element.querySelector("[data-plot]").hidden === false);

@@ -24,7 +24,6 @@ function listen() {
   source = new EventSource("/api/logs/stream");
   source.onopen = () => state("on");
   source.onerror = () => { if (source?.readyState !== EventSource.OPEN) state("off"); };
-  source.onmessage = arrived;
   source.addEventListener("log", arrived);
 }
 

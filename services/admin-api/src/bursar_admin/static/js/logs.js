@@ -3,7 +3,10 @@ import { typing } from "./app.js";
 import { writeTimes } from "./times.js";
 
 const REFRESH_EVERY_MS = 1000;
+const SUMS_EVERY_MS = 5000;
 const MOST_LIVE_ROWS = 200;
+// The stream is told by the log, the rows come from ClickHouse a moment later: so often they are asked for again.
+const MOST_TRIES = 12;
 const COLUMNS_KEPT = "bursar_log_columns";
 
 const box = document.querySelector("[data-log]");
@@ -18,6 +21,10 @@ let paused = false;
 let refreshing = false;
 let source = null;
 let timer = null;
+let summaryTimer = null;
+let tries = 0;
+// Ids that the stream named and the rows do not show yet.
+const announced = new Set();
 
 function rows() {
   return [...body.querySelectorAll("tr[data-open]")];
@@ -44,6 +51,14 @@ function showWaiting() {
   pill.textContent = `${waiting} new`;
 }
 
+/** The sums above the table follow, but not with every request. */
+function summarise() {
+  summaryTimer ??= setTimeout(() => {
+    summaryTimer = null;
+    if (!document.hidden) window.htmx.trigger("#log-summary", "refresh");
+  }, SUMS_EVERY_MS);
+}
+
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
@@ -64,13 +79,28 @@ async function refresh() {
     dress(body);
     waiting = 0;
     showWaiting();
+    summarise();
+    const shown = rows().map((row) => row.dataset.open);
+    const oldest = shown.reduce((least, id) => (id < least ? id : least), shown[0] ?? "");
+    for (const id of announced) if (sorted || id < oldest || shown.includes(id)) announced.delete(id);
   } finally {
     refreshing = false;
   }
+  if (announced.size && tries < MOST_TRIES) {
+    tries += 1;
+    setTimeout(() => { if (!reading()) refresh(); }, REFRESH_EVERY_MS);
+  } else {
+    announced.clear();
+    tries = 0;
+  }
 }
 
-function arrived(count) {
-  waiting += count;
+function arrived(event) {
+  waiting += 1;
+  try {
+    if (announced.size < MOST_LIVE_ROWS) announced.add(JSON.parse(event.data).log.id);
+  } catch { /* it is counted, and shown with the next one */ }
+  tries = 0;
   if (reading()) showWaiting();
   else if (!timer) {
     timer = setTimeout(() => {
@@ -86,8 +116,7 @@ function listen() {
   source = new EventSource(box.dataset.stream);
   source.onopen = () => state(paused ? "paused" : "on");
   source.onerror = () => { if (source?.readyState !== EventSource.OPEN) state("off"); };
-  source.onmessage = () => arrived(1);
-  source.addEventListener("log", () => arrived(1));
+  source.addEventListener("log", arrived);
 }
 
 function hangUp() {

@@ -118,8 +118,11 @@ export function shortId(identifier) {
   return identifier.length <= 10 ? identifier : `…${identifier.slice(-8)}`;
 }
 
-/** The colour an owner has on every page (FNV-1a over UTF-8, 32 bits). */
+const FAMILIES = [["opus", 1], ["sonnet", 5], ["haiku", 4]];
+
+/** The colour a name has on every page: of its family, or FNV-1a over UTF-8, 32 bits. */
 export function category(name) {
+  for (const [family, index] of FAMILIES) if (name.startsWith("claude-") && name.includes(family)) return index;
   let digest = 2166136261;
   for (const byte of new TextEncoder().encode(name)) digest = Math.imul(digest ^ byte, 16777619) >>> 0;
   return digest % 8;
@@ -127,11 +130,12 @@ export function category(name) {
 
 const CATEGORIES = 8;
 
-/** A colour for each of some owners beside each other: its own, or the next free one where two would look alike. */
-export function colours(names) {
+/** A colour for each of some owners beside each other: its own (`known`, else by its name), or the next free one where
+ * two would look alike. */
+export function colours(names, known = []) {
   const taken = new Set();
-  return names.map((name) => {
-    let index = category(name);
+  return names.map((name, at) => {
+    let index = known[at] ?? category(name);
     for (let tries = 0; taken.has(index) && tries < CATEGORIES; tries += 1) index = (index + 1) % CATEGORIES;
     taken.add(index);
     return index;
