@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
@@ -107,6 +109,10 @@ class Taken:
         self.bodies = []
         self.works = True
         self.closed = False
+        self.stopping = asyncio.Event()
+
+    async def pause(self, for_s):
+        await self.stopping.wait()
 
     async def deliver(self, body, *, tries):
         self.bodies.append(body)

@@ -165,14 +165,16 @@ class MetricsPush:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
+        last = False
+        while not last:
+            await self._delivery.pause(self._interval_s)
+            last = self._delivery.stopping.is_set()
             try:
                 await self.push()
-            except Exception:
+            except Exception:  # a source may end before us
                 log.exception("metrics_not_pushed")
 
-    async def push(self, *, tries: int = TRIES) -> None:
+    async def push(self) -> None:
         """Collect, encode, send. Others get their turn every POINTS_AT_ONCE points."""
         now_ns = time.time_ns()
         entries: list[bytes] = []
@@ -188,16 +190,16 @@ class MetricsPush:
                 entries.append(self._encoder.metric(metric, points))
                 waiting += len(points)
             if waiting >= POINTS_PER_REQUEST:
-                arrived = await self._send(entries, tries) and arrived
+                arrived = await self._send(entries) and arrived
                 entries, waiting = [], 0
         if entries:
-            arrived = await self._send(entries, tries) and arrived
+            arrived = await self._send(entries) and arrived
         if arrived:
             self._encoder.begin_interval(now_ns)
 
-    async def _send(self, entries: list[bytes], tries: int) -> bool:
+    async def _send(self, entries: list[bytes]) -> bool:
         body = metrics_request(self._resource, self._version, entries)
-        arrived = await self._delivery.deliver(body, tries=tries) is not None
+        arrived = await self._delivery.deliver(body, tries=TRIES) is not None
         if arrived:
             self._encoder.delivered()
         else:
@@ -206,16 +208,11 @@ class MetricsPush:
 
     async def stop(self) -> None:
         """Push once more, within STOP_S, and close."""
+        self._delivery.stopping.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_S)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            async with asyncio.timeout(STOP_S):
-                await self.push(tries=1)
-        except TimeoutError:
-            pass
-        except Exception:  # a source may have ended before us
-            log.exception("metrics_not_pushed")
         await self._delivery.close()
 
 

@@ -119,30 +119,48 @@ def framed(field: int, content: bytes) -> bytes:
     return varint(field << 3 | 2) + varint(len(content)) + content
 
 
-def key_value(name: str, value: Value) -> bytes:
-    """A ``KeyValue`` message."""
+def _any_value(value: Value) -> bytes:
     kind = value.__class__
     if kind is str:
         text = value[:MAX_VALUE_CHARS].encode("utf-8", "replace")  # type: ignore[index]
-        content = b"\x0a" + varint(len(text)) + text
-    elif kind is bool:
-        content = b"\x10\x01" if value else b"\x10\x00"
-    elif kind is int:
-        content = b"\x18" + varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
-    else:
-        content = b"\x21" + struct.pack("<d", value)
-    return framed(1, name.encode()) + framed(2, content)
+        size = len(text)
+        return b"\x0a%c%b" % (size, text) if size < 0x80 else b"\x0a" + varint(size) + text
+    if kind is bool:
+        return b"\x10\x01" if value else b"\x10\x00"
+    if kind is int:
+        return b"\x18" + varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
+    return b"\x21" + struct.pack("<d", value)
+
+
+@lru_cache(maxsize=512)
+def _key(name: str) -> bytes:
+    return framed(1, name.encode())
+
+
+def key_value(name: str, value: Value) -> bytes:
+    """A ``KeyValue`` message."""
+    return _key(name) + framed(2, _any_value(value))
 
 
 def attribute(name: str, value: Value) -> bytes:
     """One attribute of a span whose value does not come again."""
-    return framed(9, key_value(name, value))
+    content, key = _any_value(value), _key(name)
+    size = len(content)
+    whole = size + len(key) + 2
+    if whole < 0x80:  # every length is one byte
+        return b"\x4a%c%b\x12%c%b" % (whole, key, size, content)
+    return framed(9, key + framed(2, content))
 
 
 @lru_cache(maxsize=REMEMBERED, typed=True)
 def known_attribute(name: str, value: Value) -> bytes:
     """The same for one that comes again and again."""
     return framed(9, key_value(name, value))
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str, kind: int) -> bytes:
+    return framed(5, name[:MAX_VALUE_CHARS].encode("utf-8", "replace")) + b"\x30%c" % kind
 
 
 def span(
@@ -160,15 +178,15 @@ def span(
     """One span as an entry of ``ScopeSpans.spans``: entries and scopes' entries may be joined as they are.
 
     Times are Unix nanoseconds; an end before its start is the start (a clock may be set back)."""
-    parts = [b"\x0a\x10", bytes.fromhex(context.trace_id), b"\x12\x08", bytes.fromhex(context.span_id)]
+    parent = b"\x22\x08%b" % bytes.fromhex(parent_id) if parent_id else b""
+    parts = [
+        b"\x0a\x10%b\x12\x08%b%b" % (bytes.fromhex(context.trace_id), bytes.fromhex(context.span_id), parent),
+        _name(name, kind),
+        _TIMES.pack(b"\x39", start_ns, b"\x41", max(start_ns, end_ns)),
+        *attributes,
+    ]
     if context.state:
         parts.append(framed(3, context.state.encode()))
-    if parent_id:
-        parts += (b"\x22\x08", bytes.fromhex(parent_id))
-    named = name[:MAX_VALUE_CHARS].encode("utf-8", "replace")
-    parts += (b"\x2a", varint(len(named)), named, b"\x30%c" % kind)
-    parts.append(_TIMES.pack(b"\x39", start_ns, b"\x41", max(start_ns, end_ns)))
-    parts += attributes
     if error:
         parts.append(_ERROR)
     parts.append(b"\x85\x01\x01\x03\0\0" if parent_is_remote else b"\x85\x01\x01\x01\0\0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -48,11 +49,14 @@ COMPLAINT_S = 60.0
 SCOPE = "bursar"
 
 
+_random = random.Random(os.urandom(32))  # noqa: S311 - ids are no secrets
+
+
 def new_id(size: int) -> str:
     """A random id of ``size`` bytes, in hex; not all zero, which means none."""
-    while not int.from_bytes(made := os.urandom(size)):
+    while not (made := _random.getrandbits(8 * size)):
         continue
-    return made.hex()
+    return f"{made:0{2 * size}x}"
 
 
 def own_version() -> str:
@@ -70,6 +74,8 @@ class Delivery:
         self._to = to
         self._failing = False
         self._told_s = -COMPLAINT_S
+        self.stopping = asyncio.Event()
+        """Set at the end of the process: nothing waits any more, what is in hand has one attempt left."""
         self.failures = 0
         """Attempts that failed."""
 
@@ -81,9 +87,9 @@ class Delivery:
             except NotSent as problem:
                 self.failures += 1
                 self._complain(str(problem))
-                if not problem.retryable or attempt + 1 == tries:
+                if not problem.retryable or attempt + 1 == tries or self.stopping.is_set():
                     return None
-                await asyncio.sleep(min(max(2.0**attempt, problem.after_s), RETRY_MAX_S))
+                await self.pause(min(max(2.0**attempt, problem.after_s), RETRY_MAX_S))
             except Exception as problem:  # a telemetry library's trouble is never a request's
                 self.failures += 1
                 self._complain(type(problem).__name__)
@@ -94,6 +100,14 @@ class Delivery:
                     log.info("telemetry_delivered_again", signal=self._to.signal)
                 return answer
         return None
+
+    async def pause(self, for_s: float) -> None:
+        """Wait, but not beyond the beginning of the stop."""
+        try:
+            async with asyncio.timeout(for_s):
+                await self.stopping.wait()
+        except TimeoutError:
+            pass
 
     def _complain(self, why: str) -> None:
         now_s = time.monotonic()
@@ -166,35 +180,34 @@ class SpanExport:
                 pass
             self._news.clear()
             await self._send_batch()
-            while len(self._queue) >= self._batch_spans:
+            stopping = self._delivery.stopping
+            while len(self._queue) >= self._batch_spans or (self._queue and stopping.is_set()):
                 await self._send_batch()
+            if stopping.is_set():
+                return
 
-    async def _send_batch(self, *, tries: int = BATCH_TRIES) -> None:
+    async def _send_batch(self) -> None:
         queue = self._queue
         batch = [queue.popleft() for _ in range(min(len(queue), self._batch_spans))]
         if not batch:
             return
         body = export_request(self._resource, SCOPE, self._version, batch)
+        taken = 0
         try:
-            answer = await self._delivery.deliver(body, tries=tries)
-        except asyncio.CancelledError:
-            queue.extendleft(reversed(batch))  # the last chance is at the stop that cancels this
-            raise
-        taken = 0 if answer is None else max(len(batch) - rejected(answer), 0)
-        self.sent += taken
-        self.dropped += len(batch) - taken
+            answer = await self._delivery.deliver(body)
+            taken = 0 if answer is None else max(len(batch) - rejected(answer), 0)
+        finally:
+            self.sent += taken
+            self.dropped += len(batch) - taken
 
     async def stop(self) -> None:
-        """Send what waits, within STOP_S, once; then close."""
+        """Send what waits, within STOP_S; then close."""
+        self._delivery.stopping.set()
+        self._news.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_S)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            async with asyncio.timeout(STOP_S):
-                while self._queue:
-                    await self._send_batch(tries=1)
-        except TimeoutError:
-            pass
         self.dropped += len(self._queue)
         self._queue.clear()
         if self.dropped:

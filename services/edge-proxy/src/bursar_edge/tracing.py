@@ -10,39 +10,90 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 
 from bursar_common.events import Usage
-from bursar_common.spans import CLIENT, SERVER, Context, attribute, known_attribute, read_context, span
+from bursar_common.spans import CLIENT, SERVER, Context, Value, attribute, known_attribute, read_context, span
 from bursar_common.tracing import Tracing, new_id
 from bursar_edge.link import Origin
 from bursar_edge.usage_event import Facts
 
 ROUTE = "/v1/messages"
-_COMMON = (
-    known_attribute("http.request.method", "POST"),
-    known_attribute("http.route", ROUTE),
-    known_attribute("url.path", ROUTE),
-)
-_CHAT = known_attribute("gen_ai.operation.name", "chat")
-_OWNERS = (
-    ("bursar.key", "virtual_key"),
-    ("bursar.key_id", "virtual_key_id"),
-    ("bursar.team", "team"),
-    ("bursar.team_id", "team_id"),
-    ("bursar.customer", "customer"),
-    ("bursar.user_id", "user_id"),
-    ("gen_ai.conversation.id", "session_id"),
-)
-"""On both spans, so that either can be grouped by them; empty ones are left out."""
-_ATTRIBUTION = (
-    ("bursar.agent_id", "agent_id"),
-    ("bursar.project", "project"),
-    ("bursar.repository", "repository"),
-    ("bursar.environment", "environment"),
-    ("bursar.cost_center", "cost_center"),
-    ("bursar.billing", "billing"),
-    ("bursar.refused_by", "refused_by"),
-)
+REMEMBERED = 4096
+"""Sets of attributes remembered as bytes: each is a key with its session, or a way a request can end; below a kB."""
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _owners(key: str, key_id: str, team: str, team_id: str, customer: str, user_id: str, session: str) -> bytes:
+    """Whose it is: on both spans, so that either can be grouped by it. Empty ones are left out."""
+    return _joined(
+        ("bursar.key", key),
+        ("bursar.key_id", key_id),
+        ("bursar.team", team),
+        ("bursar.team_id", team_id),
+        ("bursar.customer", customer),
+        ("bursar.user_id", user_id),
+        ("gen_ai.conversation.id", session),
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _booked_on(agent: str, project: str, repository: str, environment: str, cost_center: str) -> bytes:
+    return _joined(
+        ("bursar.agent_id", agent),
+        ("bursar.project", project),
+        ("bursar.repository", repository),
+        ("bursar.environment", environment),
+        ("bursar.cost_center", cost_center),
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _request_facts(
+    model: str, outcome: str, refused_by: str, status: int | None, error_type: str, provider: str, billing: str
+) -> bytes:
+    return _joined(
+        ("http.request.method", "POST"),
+        ("http.route", ROUTE),
+        ("url.path", ROUTE),
+        ("http.response.status_code", status),
+        ("gen_ai.request.model", model),
+        ("bursar.outcome", outcome),
+        ("bursar.refused_by", refused_by),
+        ("bursar.provider", provider),
+        ("bursar.billing", billing),
+        ("error.type", error_type),
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _call_facts(
+    kind: str,
+    model: str,
+    served: str,
+    max_tokens: int | None,
+    stream: bool,
+    status: int | None,
+    error_type: str,
+    host: str,
+    port: int | None,
+) -> bytes:
+    return _joined(
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", kind),
+        ("gen_ai.request.model", model),
+        ("gen_ai.request.max_tokens", max_tokens),
+        ("gen_ai.request.stream", stream or None),
+        ("gen_ai.response.model", served),
+        ("http.response.status_code", status),
+        ("server.address", host),
+        ("server.port", port),
+        ("error.type", error_type),
+    )
+
+
+def _joined(*pairs: tuple[str, Value | None]) -> bytes:
+    return b"".join([known_attribute(name, value) for name, value in pairs if value not in (None, "")])
 
 
 class RequestTrace:
@@ -108,7 +159,17 @@ class RequestTrace:
         self._write(facts, usage, usage.outcome, "")
 
     def _write(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> None:
-        owners = _named(usage, _OWNERS)
+        owners = request_id = attribute("bursar.request_id", facts.request_id)
+        if usage is not None:
+            owners = request_id + _owners(
+                usage.virtual_key,
+                usage.virtual_key_id,
+                usage.team,
+                usage.team_id,
+                usage.customer,
+                usage.user_id,
+                usage.session_id,
+            )
         spans = [self._request_span(facts, usage, outcome, reason, owners)]
         if self.asked_ns:
             spans.append(self._admission_span(facts, reason))
@@ -116,33 +177,23 @@ class RequestTrace:
             spans.append(self._provider_span(facts, usage, owners))
         self._tracing.export.add(*spans)
 
-    def _request_span(self, facts: Facts, usage: Usage | None, outcome: str, reason: str, owners: list[bytes]) -> bytes:
-        attributes = [
-            *_COMMON,
-            *owners,
-            attribute("bursar.request_id", facts.request_id),
-            known_attribute("bursar.outcome", outcome),
-            known_attribute("gen_ai.request.model", facts.head.model),
-        ]
-        status = facts.status
-        if status is not None:
-            attributes.append(known_attribute("http.response.status_code", status))
-        error_type = facts.error_type
-        if usage is not None:
-            error_type = usage.error_type
-            attributes += _named(usage, _ATTRIBUTION)
-            attributes += (
-                known_attribute("bursar.provider", usage.provider),
+    def _request_span(self, facts: Facts, usage: Usage | None, outcome: str, reason: str, owners: bytes) -> bytes:
+        status, model = facts.status, facts.head.model
+        if usage is None:
+            attributes = [owners, _request_facts(model, outcome, reason, status, facts.error_type, "", "")]
+        else:
+            attributes = [
+                owners,
+                _request_facts(
+                    model, outcome, usage.refused_by, status, usage.error_type, usage.provider, usage.billing
+                ),
+                _booked_on(usage.agent_id, usage.project, usage.repository, usage.environment, usage.cost_center),
                 known_attribute("bursar.estimated", usage.estimated),
                 attribute("bursar.cost_nusd", usage.cost_nusd),
                 attribute("bursar.list_cost_nusd", usage.list_cost_nusd),
-            )
+            ]
             for name, value in usage.tags.items():
                 attributes.append(attribute(f"bursar.tag.{name}", value))
-        elif reason:
-            attributes.append(known_attribute("bursar.refused_by", reason))
-        if error_type:
-            attributes.append(known_attribute("error.type", error_type))
         parent = self.parent
         return span(
             self.context,
@@ -172,41 +223,33 @@ class RequestTrace:
             error=reason == "ledger_unreachable",
         )
 
-    def _provider_span(self, facts: Facts, usage: Usage, owners: list[bytes]) -> bytes:
+    def _provider_span(self, facts: Facts, usage: Usage, owners: bytes) -> bytes:
         assert facts.admitted is not None
+        reader, url = facts.reader, self.to.url if self.to is not None else None
+        failed = usage.outcome in ("unknown", "upstream_error") or bool(usage.error_type)
         attributes = [
-            _CHAT,
-            *owners,
-            known_attribute("gen_ai.provider.name", facts.admitted.route.kind),
-            known_attribute("gen_ai.request.model", usage.requested_model),
+            owners,
+            _call_facts(
+                facts.admitted.route.kind,
+                usage.requested_model,
+                reader.model if reader is not None else "",
+                usage.max_tokens,
+                usage.stream,
+                usage.status,
+                (usage.error_type or usage.outcome) if failed else "",
+                (url.host or "") if url is not None else "",
+                url.port if url is not None else None,
+            ),
             known_attribute("bursar.estimated", usage.estimated),
-            attribute("bursar.request_id", facts.request_id),
         ]
-        if usage.max_tokens is not None:
-            attributes.append(known_attribute("gen_ai.request.max_tokens", usage.max_tokens))
-        if usage.stream:
-            attributes.append(known_attribute("gen_ai.request.stream", True))
-            if facts.first_byte_ms is not None:
-                waited_s = max(facts.first_byte_ms / 1e3 - self.sent_ns / 1e9, 0.0)
-                attributes.append(attribute("gen_ai.response.time_to_first_chunk", waited_s))
-        reader = facts.reader
-        if reader is not None and reader.model:
-            attributes.append(known_attribute("gen_ai.response.model", reader.model))
         if usage.message_id:
             attributes.append(attribute("gen_ai.response.id", usage.message_id))
         if usage.upstream_request_id:
             attributes.append(attribute("bursar.upstream_request_id", usage.upstream_request_id))
+        if usage.stream and facts.first_byte_ms is not None:
+            waited_s = max(facts.first_byte_ms / 1e3 - self.sent_ns / 1e9, 0.0)
+            attributes.append(attribute("gen_ai.response.time_to_first_chunk", waited_s))
         attributes += _tokens(usage)
-        if self.to is not None and (host := self.to.url.host):
-            attributes.append(known_attribute("server.address", host))
-            if (port := self.to.url.port) is not None:
-                attributes.append(known_attribute("server.port", port))
-        status = usage.status
-        failed = usage.outcome in ("unknown", "upstream_error") or bool(usage.error_type)
-        if status is not None:
-            attributes.append(known_attribute("http.response.status_code", status))
-        if failed:
-            attributes.append(known_attribute("error.type", usage.error_type or usage.outcome))
         return span(
             Context(self.context.trace_id, new_id(8), True, self.context.state),
             self.context.span_id,
@@ -228,18 +271,16 @@ def _tokens(usage: Usage) -> list[bytes]:
         (usage.cache_write_5m_tokens or 0) + (usage.cache_write_1h_tokens or 0),
     )
     return [
-        attribute("gen_ai.usage.input_tokens", usage.input_tokens + read + written),
-        attribute("gen_ai.usage.cache_read.input_tokens", read),
-        attribute("gen_ai.usage.cache_creation.input_tokens", written),
-        attribute("gen_ai.usage.output_tokens", usage.output_tokens or 0),
-        attribute("gen_ai.usage.reasoning.output_tokens", usage.thinking_tokens or 0),
+        _count("gen_ai.usage.input_tokens", usage.input_tokens + read + written),
+        _count("gen_ai.usage.cache_read.input_tokens", read),
+        _count("gen_ai.usage.cache_creation.input_tokens", written),
+        _count("gen_ai.usage.output_tokens", usage.output_tokens or 0),
+        _count("gen_ai.usage.reasoning.output_tokens", usage.thinking_tokens or 0),
     ]
 
 
-def _named(usage: Usage | None, names: tuple[tuple[str, str], ...]) -> list[bytes]:
-    if usage is None:
-        return []
-    return [known_attribute(name, value) for name, field in names if (value := getattr(usage, field))]
+def _count(name: str, value: int) -> bytes:
+    return attribute(name, value) if value else known_attribute(name, 0)
 
 
 def begin_trace(tracing: Tracing, headers: Mapping[str, str]) -> RequestTrace | None:
