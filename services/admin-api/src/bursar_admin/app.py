@@ -32,6 +32,7 @@ from bursar_admin.routes import (
     insights,
     live,
     logs,
+    metrics,
     money,
     openapi,
     preview,
@@ -98,6 +99,7 @@ def route_table(desk: Desk) -> list[Route]:
             sessions,
             insights,
             health,
+            metrics,
         )
         for route in module.routes(desk)
     ]
@@ -122,6 +124,7 @@ def make_app(desk: Desk) -> web.Application:
 def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Route]) -> Middleware:
     @web.middleware
     async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began_s = desk.clock.monotonic_s()
         request_id = desk.mint()
         structlog.contextvars.bind_contextvars(request_id=request_id)  # on every log line of this request's task
         try:
@@ -142,6 +145,7 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
             )
         finally:
             structlog.contextvars.unbind_contextvars("request_id")  # the connection's next request is another
+        desk.meter.answered(request.method, _path(request), response.status, desk.clock.monotonic_s() - began_s)
         response.headers[REQUEST_ID_HEADER] = request_id
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -153,8 +157,7 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
         return _refused(refusal, request_id)
 
     def _admit(request: web.Request) -> None:
-        resource = request.match_info.route.resource
-        path = resource.canonical if resource is not None else ""
+        path = _path(request)
         method = "GET" if request.method == "HEAD" else request.method
         route = by_operation.get((method, path))
         if route is not None and route.probe:
@@ -166,6 +169,12 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
             raise Refusal(503, "unavailable_error", "The governance log has not been read yet; try again.")
 
     return outermost
+
+
+def _path(request: web.Request) -> str:
+    """The route's path, empty where there is none."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
 
 
 def _refused(refusal: Refusal, request_id: str) -> web.Response:

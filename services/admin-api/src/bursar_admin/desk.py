@@ -15,6 +15,7 @@ from bursar_admin.errors import conflict
 from bursar_admin.journal import Journal, Outcome
 from bursar_admin.limits import Moment
 from bursar_admin.live import LiveFeed
+from bursar_admin.meter import Meter
 from bursar_admin.projection import Projection
 from bursar_admin.representation import REPRESENT, Figures, counters_of
 from bursar_admin.spending import Spending
@@ -22,6 +23,7 @@ from bursar_admin.usage import UsageStore
 from bursar_admin.writes import Decision
 from bursar_common.clock import Clock
 from bursar_common.ids import IdMinter
+from bursar_common.metrics_endpoint import MetricsAccess
 from bursar_common.settings import Settings
 
 Command = Callable[[Projection, Moment], Decision]
@@ -54,6 +56,8 @@ class Desk:
         self.analytics = Analytics(settings.clickhouse_url, ca_file=settings.ca_file)
         self.books = Books(journal.projection, enforcer)
         self.usage = UsageStore(self.analytics, journal.projection)
+        self.meter = Meter()
+        self.metrics_access = MetricsAccess(settings, settings.admin_listen)
         self.live = LiveFeed(journal.event_log, lambda user_id: self.usage.name_of("user", user_id))
 
     @property

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.books import follow_books
 from bursar_aggregator.destination import embedded, open_analytics, until_migrated
+from bursar_aggregator.figures import Figures
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.hours import HourNotes, sum_up_hours
 from bursar_aggregator.log_worker import LogWorker
@@ -18,6 +19,7 @@ from bursar_aggregator.migrations import SchemaMismatch
 from bursar_aggregator.people import follow_people
 from bursar_aggregator.writer import InsertRefused, UsageWriter
 from bursar_common.analytics import AnalyticsRefused
+from bursar_common.clock import SystemClock
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.port import LogIncompatible, LogUnavailable, OffsetLost
 from bursar_common.service import run, until_signalled
@@ -71,7 +73,8 @@ async def serve_one_machine(settings: Settings) -> int:
         writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
         worker = LogWorker(event_log, writer)
         health = Health(lambda: writer.why_waiting or worker.why_unready)
-        await serve_health(health, settings.aggregator_listen, stack)
+        figures = Figures(event_log, writer, health, SystemClock())
+        await serve_health(health, settings.aggregator_listen, stack, figures.route(settings))
         await until_migrated(analytics, event_log, health, stop)
         if not stop.is_set():
             follow_people(analytics, event_log, stack)

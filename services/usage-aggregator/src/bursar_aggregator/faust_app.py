@@ -28,11 +28,13 @@ from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
 from bursar_aggregator.books import follow_books
 from bursar_aggregator.destination import open_analytics, until_migrated
 from bursar_aggregator.faust_consumer import stop_without_kafka
+from bursar_aggregator.figures import Figures
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.hours import HourNotes, sum_up_hours
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.people import follow_people
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
+from bursar_common.clock import SystemClock
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.kafka_connection import client_options
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable
@@ -151,7 +153,8 @@ async def serve_faust(settings: Settings) -> int:
         job = FaustJob(settings, writer)
         probe = LogProbe(event_log)
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
-        await serve_health(health, settings.aggregator_listen, stack)
+        figures = Figures(event_log, writer, health, SystemClock())
+        await serve_health(health, settings.aggregator_listen, stack, figures.route(settings))
         await _until_log(settings, event_log, probe, stop)
         await until_migrated(analytics, event_log, health, stop)
         if stop.is_set():

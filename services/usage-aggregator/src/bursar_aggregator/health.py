@@ -37,9 +37,10 @@ class Health:
         return [web.get("/livez", livez), web.get("/readyz", readyz)]
 
 
-async def serve_health(health: Health, address: str, stack: AsyncExitStack) -> None:
+async def serve_health(health: Health, address: str, stack: AsyncExitStack, *more: web.RouteDef) -> None:
+    """Listen until the stack is left. ``more``: what else is answered."""
     app = web.Application()
-    app.add_routes(health.routes())
+    app.add_routes([*health.routes(), *more])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

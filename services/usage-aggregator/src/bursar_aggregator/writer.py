@@ -10,9 +10,11 @@ import structlog
 
 from bursar_aggregator.batch import Batch, batch_of
 from bursar_aggregator.dead_letters import bury
+from bursar_aggregator.metrics import WRITE
 from bursar_aggregator.rows import COLUMN_TYPES, COLUMNS, TABLE
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable
+from bursar_common.metrics import Histogram
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -27,6 +29,21 @@ is being changed; after some 3 s it is taken as final and the process stops, wit
 
 class InsertRefused(Exception):
     """Fatal: ClickHouse refuses the rows. Nothing of the batch is acknowledged."""
+
+
+class Written:
+    """What was taken care of since start."""
+
+    def __init__(self) -> None:
+        self.records = self.rows = self.set_aside = 0
+        self.took = Histogram(WRITE.buckets)
+
+    def add(self, batch: Batch, took_s: float) -> None:
+        """A batch is in."""
+        self.records += len(batch.rows) + len(batch.set_aside)
+        self.rows += len(batch.rows)
+        self.set_aside += len(batch.set_aside)
+        self.took.observe(took_s)
 
 
 class UsageWriter:
@@ -54,15 +71,18 @@ class UsageWriter:
         self._keep = keep
         self._sleep = sleep
         self.why_waiting = ""
+        self.written = Written()
 
     async def write(self, records: Sequence[LogRecord]) -> Batch:
         """Insert the rows, bury the poison; returns when both are durable. While ClickHouse or the log is away it
         waits without end (the caller acknowledges nothing meanwhile). Raises InsertRefused."""
+        began_s = asyncio.get_running_loop().time()
         batch = batch_of(records)
         if batch.rows:
             await self._until_done(lambda: self._insert(batch))
         if batch.set_aside and self._bury_poison:
             await self._until_done(lambda: bury(self._event_log, batch.set_aside))
+        self.written.add(batch, asyncio.get_running_loop().time() - began_s)
         return batch
 
     async def _insert(self, batch: Batch) -> None:
