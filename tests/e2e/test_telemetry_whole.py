@@ -17,7 +17,7 @@ from bursar_common.keys import new_key_value
 from tests.harness import eventually
 from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
-from tests.harness.otlp_receiver import GotSpan, OtlpReceiver
+from tests.harness.otlp_receiver import GotSpan, OtlpReceiver, values
 from tests.harness.processes import free_port
 from tests.harness.simulated_cluster import SimulatedCluster
 
@@ -227,6 +227,27 @@ async def test_one_trace_goes_through_edge_enforcer_and_provider_call(stack: Sta
     assert request.attributes["gen_ai.conversation.id"] == "session-7"
     assert call.attributes["gen_ai.usage.output_tokens"] == row["output_tokens"]
     assert call.attributes["bursar.upstream_request_id"] == row["upstream_request_id"] == served[-1]["request_id"]
+
+
+async def test_every_service_pushes_its_metrics(stack: Stack, receiver: OtlpReceiver) -> None:
+    def services() -> set[str]:
+        return {
+            str(values(each.resource.attributes)["bursar.service"])
+            for request in receiver.metrics
+            for each in request.resource_metrics
+        }
+
+    expected = {"edge-proxy", "budget-enforcer", "usage-aggregator", "admin-api"}
+    await receiver.until(lambda: services() >= expected, 30)
+    assert services() == expected
+    names = {
+        metric.name
+        for request in receiver.metrics
+        for each in request.resource_metrics
+        for scope in each.scope_metrics
+        for metric in scope.metrics
+    }
+    assert {"bursar_ready", "process_cpu_seconds_total", "bursar_edge_requests_total"} <= names
 
 
 async def test_a_receiver_that_goes_away_is_not_felt(stack: Stack) -> None:

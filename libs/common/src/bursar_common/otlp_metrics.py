@@ -35,8 +35,8 @@ STOP_S = 5.0
 """For the last push of a process."""
 POINTS_AT_ONCE = 200
 """Points encoded before others get their turn: about a millisecond."""
-POINTS_PER_REQUEST = 5000
-"""Points of one export; more go in several, each below a megabyte or two."""
+REQUEST_BYTES = 400_000
+"""Of one export; more goes in several. The smallest limit of a well-known receiver is 500 kB, uncompressed."""
 REMEMBERED = 50_000
 """Label sets remembered as bytes; the metrics themselves are bounded by less."""
 
@@ -178,20 +178,23 @@ class MetricsPush:
         """Collect, encode, send. Others get their turn every POINTS_AT_ONCE points."""
         now_ns = time.time_ns()
         entries: list[bytes] = []
-        waiting = 0
+        size = 0
         arrived = True
         for metric, samples in await self._metrics.families():
             points: list[bytes] = []
             rest = iter(samples)
             while some := list(islice(rest, POINTS_AT_ONCE)):
-                points += self._encoder.points(metric, some, now_ns)
+                encoded = self._encoder.points(metric, some, now_ns)
+                points += encoded
+                size += sum(map(len, encoded))
                 await asyncio.sleep(0)
+                if size >= REQUEST_BYTES:
+                    if points:
+                        entries.append(self._encoder.metric(metric, points))
+                    arrived = await self._send(entries) and arrived
+                    entries, points, size = [], [], 0
             if points:
                 entries.append(self._encoder.metric(metric, points))
-                waiting += len(points)
-            if waiting >= POINTS_PER_REQUEST:
-                arrived = await self._send(entries) and arrived
-                entries, waiting = [], 0
         if entries:
             arrived = await self._send(entries) and arrived
         if arrived:

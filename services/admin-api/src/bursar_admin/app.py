@@ -50,6 +50,7 @@ from bursar_common.clock import Clock, SystemClock
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.port import EventLog, LogIncompatible, LogUnavailable, OffsetLost
 from bursar_common.ids import IdMinter, uuid7
+from bursar_common.otlp_metrics import open_telemetry
 from bursar_common.service import listen, run, until_signalled
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
@@ -258,8 +259,10 @@ async def stop_desk(desk: Desk) -> None:
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM (0) or until the log is lost (1)."""
     desk = make_desk(settings, open_log(settings))
+    telemetry = open_telemetry(os.environ, metrics.metrics_of(desk))
     runner = await open_runner(desk)
     await listen(runner, settings.admin_listen)
+    telemetry.start()
     signalled = asyncio.create_task(until_signalled())
     starting = asyncio.create_task(start_desk(desk, settings))
     try:
@@ -280,6 +283,7 @@ async def serve(settings: Settings) -> int:
         signalled.cancel()
         await asyncio.gather(starting, signalled, return_exceptions=True)
         await runner.cleanup()
+        await telemetry.stop()
         await stop_desk(desk)
 
 

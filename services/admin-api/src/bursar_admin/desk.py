@@ -23,7 +23,7 @@ from bursar_admin.usage import UsageStore
 from bursar_admin.writes import Decision
 from bursar_common.clock import Clock
 from bursar_common.ids import IdMinter
-from bursar_common.metrics_endpoint import MetricsAccess
+from bursar_common.metrics_endpoint import Metrics, MetricsAccess
 from bursar_common.settings import Settings
 
 Command = Callable[[Projection, Moment], Decision]
@@ -58,6 +58,8 @@ class Desk:
         self.usage = UsageStore(self.analytics, journal.projection)
         self.meter = Meter()
         self.metrics_access = MetricsAccess(settings, settings.admin_listen)
+        self.metrics: Metrics | None = None
+        """Made by the route that tells them."""
         self.live = LiveFeed(journal.event_log, lambda user_id: self.usage.name_of("user", user_id))
 
     @property

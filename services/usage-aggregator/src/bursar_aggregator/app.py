@@ -75,6 +75,7 @@ async def serve_one_machine(settings: Settings) -> int:
         health = Health(lambda: writer.why_waiting or worker.why_unready)
         figures = Figures(event_log, writer, health, SystemClock())
         await serve_health(health, settings.aggregator_listen, stack, figures.route(settings))
+        figures.export(stack)
         await until_migrated(analytics, event_log, health, stop)
         if not stop.is_set():
             follow_people(analytics, event_log, stack)

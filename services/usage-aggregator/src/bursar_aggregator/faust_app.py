@@ -155,6 +155,7 @@ async def serve_faust(settings: Settings) -> int:
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
         figures = Figures(event_log, writer, health, SystemClock())
         await serve_health(health, settings.aggregator_listen, stack, figures.route(settings))
+        figures.export(stack)
         await _until_log(settings, event_log, probe, stop)
         await until_migrated(analytics, event_log, health, stop)
         if stop.is_set():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
 
 import structlog
 from aiohttp import web
@@ -17,6 +19,7 @@ from bursar_common.eventlog.port import EventLog
 from bursar_common.events import USAGE_TOPIC
 from bursar_common.metrics import Family, one
 from bursar_common.metrics_endpoint import METRICS_PATH, READY, Metrics, MetricsAccess, answer
+from bursar_common.otlp_metrics import open_telemetry
 from bursar_common.settings import Settings
 
 log = structlog.get_logger()
@@ -50,6 +53,12 @@ class Figures:
             return await answer(self.metrics, access, request)
 
         return web.get(METRICS_PATH, handler)
+
+    def export(self, stack: AsyncExitStack) -> None:
+        """Push them, too, where the environment says so, until the stack is left. Raises SettingsError."""
+        telemetry = open_telemetry(os.environ, self.metrics)
+        telemetry.start()
+        stack.push_async_callback(telemetry.stop)
 
     def _now(self) -> Iterator[Family]:
         written = self._writer.written

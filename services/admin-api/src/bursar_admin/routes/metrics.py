@@ -23,7 +23,9 @@ _KINDS = ("customer", "team", "user", "virtual_key", "provider")
 
 def metrics_of(desk: Desk) -> Metrics:
     """All that admin-api tells."""
-    made = Metrics(SERVICE, version_of="bursar-admin")
+    if desk.metrics is not None:
+        return desk.metrics
+    made = desk.metrics = Metrics(SERVICE, version_of="bursar-admin")
     made.add(desk.meter.families)
     made.add(lambda: _now(desk))
     made.add_late(lambda: _behind(desk))
