@@ -23,6 +23,7 @@ TABS = (("log", "/events", "Log"), ("dead-letters", "/events/dead-letters", "Dea
 FILTERS = ("entity", "action", "actor", "outcome", "text", "id", "from", "to")
 SAID = 3
 """Changes told in one line of the log; the event's own page has all."""
+FIRST_TOLD = ("team_id", "customer_id", "user_id", ".limit_nusd", ".window")
 SLUGS = {"customer": "customers", "team": "teams", "user": "users", "virtual_key": "keys", "provider": "providers"}
 ENTITY_WORDS = {"virtual_key": "key", "price_book": "price book", "dead_letter": "dead letter", "config": "settings"}
 FIELD_WORDS = {
@@ -114,14 +115,18 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         return view.href("/settings") if event["entity"] == "config" else ""
 
     def line(view: View, event: dict[str, Any]) -> dict[str, Any]:
-        said = told(view, event["changes"]) if event["action"] in ("changed", "rotated") else []
+        changes = [] if event["action"] in ("deleted", "retried") else list(event["changes"])
+        if event["action"] == "created":
+            # What distinguishes it at a glance: where it belongs and what it may spend.
+            changes = [each for each in changes if each["field"].endswith(FIRST_TOLD)]
+        said = told(view, [each for each in changes if each["field"] != "value"])
         return {
             "event": event,
             "word": ENTITY_WORDS.get(event["entity"], words(event["entity"])),
             "actor": ACTOR_WORDS.get(event["actor"], event["actor"]),
             "href": entity_href(view, event),
             "said": said[:SAID],
-            "more": max(0, event["changes_count"] - SAID) if said else 0,
+            "more": max(0, event["changes_count"] - SAID) if said and event["action"] == "changed" else 0,
         }
 
     async def log(request: web.Request) -> web.StreamResponse:

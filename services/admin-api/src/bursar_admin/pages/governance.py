@@ -125,7 +125,7 @@ def kind_of(request: web.Request) -> Kind:
 
 def row_of(view: View, kind: Kind, answer: dict[str, Any]) -> Row:
     projection = view.desk.projection
-    names = {}
+    names = dict.fromkeys(("customer_id", "team_id", "user_id"), "")
     for name, entity in (("customer_id", "customer"), ("team_id", "team"), ("user_id", "user")):
         document = projection.entities(entity).get(answer.get(name) or "")
         if document is not None:
@@ -173,11 +173,19 @@ def checked_query(view: View, *names: str) -> None:
             raise bad_field(name[:100], "is not a parameter of this page", None, sorted(allowed))
 
 
+def cents(rate: str) -> str:
+    """A rate with at least two decimals: ``2.7`` as ``2.70``, ``0.0875`` as it is."""
+    whole, _, decimals = rate.partition(".")
+    return f"{whole}.{decimals.ljust(2, '0')}"
+
+
 def whole_number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:
+    frame.env.filters["cents"] = cents
+
     def tabs(view: View) -> list[tuple[str, str, str, int | None]]:
         counts = {kind.slug: len(desk.projection.entities(kind.entity)) for kind in KINDS.values()}
         return [(slug, word, view.href(f"/governance/{slug}"), counts.get(slug)) for slug, word in TABS]
@@ -233,6 +241,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             "windows": WINDOWS,
             "base": base or PLACEHOLDER_URL,
             "base_known": base is not None,
+            "previews": installation["analytics"],
             "example_model": EXAMPLE_MODEL,
             "key_prefix": KEY_PREFIX,
             "state_of": state_of,
@@ -271,7 +280,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
 
     async def prices(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        checked_query(view, "provider", "text", "show")
+        checked_query(view, "provider", "text", "show", "price")
         providers = await everything(view.api, "/api/providers", "providers", {"sort_by": "name"})
         chosen = view.query.get("provider") or (providers[0]["name"] if providers else "")
         found: dict[str, Any] | None = None
