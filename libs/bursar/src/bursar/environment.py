@@ -135,6 +135,7 @@ def child_environments(
         | {
             "BURSAR_ADMIN_LISTEN": admin_url,
             "BURSAR_ENFORCER_URL": enforcer_url,
+            "BURSAR_AGGREGATOR_URL": aggregator_url,
             "BURSAR_ADMIN_TOKEN": secrets.admin_token,
             "BURSAR_CLICKHOUSE_URL": f"http://127.0.0.1:{addresses.clickhouse_port}/bursar",
             "BURSAR_PUBLIC_HOSTS": ",".join(hosts),

@@ -52,7 +52,7 @@ class Settings(BaseModel):
     admin_url: str = ""
     """Edge on one machine: address of admin-api, as above."""
     aggregator_url: str = ""
-    """Edge on one machine: address of the aggregator, as above."""
+    """Edge and admin-api on one machine: address of the aggregator, as above."""
     edge_listen: str = "127.0.0.1:8080"
     """Where the edge listens: ``host:port`` or ``unix:<path>``."""
     enforcer_listen: str = "127.0.0.1:8081"
@@ -123,7 +123,7 @@ class Settings(BaseModel):
     """Edge: names (comma separated, at most eight) of tags, of ``project``, ``repository``, ``branch``, ``environment``
     or ``cost_center`` to carry as labels ``tag_<name>`` on its metrics."""
     metrics_label_sets: int = Field(1000, ge=10, le=20_000)
-    """Edge: how many sets of provider, model, customer, team, key and tags its metrics tell apart, some 80 series each.
+    """Edge: how many sets of provider, model, customer, team, key and tags its metrics tell apart, some 65 series each.
     Requests beyond are counted under ``other``. Enforcer: how many budgets and limits it shows."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Of the log lines on standard error: ``debug``, ``info``, ``warning`` or ``error``."""
