@@ -47,7 +47,7 @@ def test_an_unknown_mechanism_is_one_sentence() -> None:
 
 
 async def test_nothing_is_kept_but_offsets() -> None:
-    conf = FaustJob(Settings(**SASL), writer=None).app.conf  # type: ignore[arg-type]
+    conf = FaustJob(Settings(**SASL), writer=None, content=None).app.conf  # type: ignore[arg-type]
     assert [str(url) for url in conf.broker] == ["kafka://one:9092", "kafka://two:9092"]
     assert str(conf.store) == "memory:"
     assert (conf.web_enabled, conf.topic_allow_declare, conf.topic_disable_leader) == (False, False, True)

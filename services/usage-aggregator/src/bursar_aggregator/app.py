@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.books import follow_books
+from bursar_aggregator.content_job import ContentJob
 from bursar_aggregator.destination import embedded, open_analytics, until_migrated
 from bursar_aggregator.figures import Figures
 from bursar_aggregator.health import Health, serve_health
@@ -81,5 +82,6 @@ async def serve_one_machine(settings: Settings) -> int:
             follow_people(analytics, event_log, stack)
             follow_books(analytics, event_log, stack)
             sum_up_hours(analytics, stack)
+            ContentJob(analytics, event_log, settings).start(stack, read_topic=True)
         await worker.run(stop)
     return 0

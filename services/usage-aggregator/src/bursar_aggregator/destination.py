@@ -13,6 +13,7 @@ from bursar_aggregator.migrations import applied, load_migrations, migrate
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogUnavailable
+from bursar_common.events import CONTENT_TOPIC
 from bursar_common.settings import Settings
 
 log = structlog.get_logger()
@@ -58,6 +59,7 @@ async def until_migrated(analytics: Analytics, event_log: EventLog, health: Heal
             # Before the schema, which marks the database as not empty: a crash in between rewinds again.
             if not await applied(analytics):
                 await rewind(event_log)
+                await rewind(event_log, topic=CONTENT_TOPIC)
             await migrate(analytics, migrations)
         except (AnalyticsUnavailable, LogUnavailable) as error:
             health.why_not_migrated = str(error)

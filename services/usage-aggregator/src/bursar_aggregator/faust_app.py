@@ -26,6 +26,7 @@ from faust.types import EventT
 from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_WAIT_S, in_chunks
 from bursar_aggregator.books import follow_books
+from bursar_aggregator.content_job import ContentJob, ContentWriter
 from bursar_aggregator.destination import open_analytics, until_migrated
 from bursar_aggregator.faust_consumer import stop_without_kafka
 from bursar_aggregator.figures import Figures
@@ -38,13 +39,15 @@ from bursar_common.clock import SystemClock
 from bursar_common.eventlog import open_log
 from bursar_common.eventlog.kafka_connection import client_options
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable
-from bursar_common.events import USAGE_TOPIC
+from bursar_common.events import CONTENT_TOPIC, USAGE_TOPIC
 from bursar_common.service import run, until_signalled
 from bursar_common.settings import Settings, SettingsError
 from bursar_common.topics import refuse_wrong_topics
 
 log = structlog.get_logger()
 
+MAX_TAKEN_CONTENT: Final = 16
+"""Records of the content topic that wait in memory, and are taken at once: each can have 8 MiB."""
 MAX_TAKEN_RECORDS: Final = 2_000
 """Records taken off the stream at once; inserted in blocks of at most MAX_BATCH_BYTES."""
 COMMIT_INTERVAL_S: Final = 1.0
@@ -63,7 +66,7 @@ FINISH_S: Final = 20.0
 class FaustJob:
     """Faust's application with its one agent, and the state of its work."""
 
-    def __init__(self, settings: Settings, writer: UsageWriter) -> None:
+    def __init__(self, settings: Settings, writer: UsageWriter, content: ContentWriter) -> None:
         self._writer = writer
         self._at_work = asyncio.Lock()
         self.failure: BaseException | None = None
@@ -94,6 +97,16 @@ class FaustJob:
             USAGE_TOPIC, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
         self.app.agent(topic, name="usage-to-clickhouse", concurrency=1)(self._agent)
+        self._content = content
+        prompts = self.app.topic(
+            CONTENT_TOPIC,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            maxsize=MAX_TAKEN_CONTENT,
+        )
+        self.app.agent(prompts, name="content-to-clickhouse", concurrency=1)(self._content_agent)
         self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
@@ -110,6 +123,16 @@ class FaustJob:
                     self.failure = error
                     self.failed.set()
                     await asyncio.Event().wait()
+
+    async def _content_agent(self, stream: Any) -> None:
+        stream.enable_acks = False
+        async for events in stream.noack_take(MAX_TAKEN_CONTENT, within=MAX_BATCH_WAIT_S):
+            done = 0
+            for chunk in in_chunks([_record(event) for event in events], MAX_BATCH_BYTES):
+                await self._content.write(chunk)  # waits rather than fails
+                for event in events[done : done + len(chunk)]:
+                    await stream.ack(event)
+                done += len(chunk)
 
     async def _write(self, stream: Any, events: list[EventT[bytes]]) -> None:
         done = 0
@@ -150,7 +173,8 @@ async def serve_faust(settings: Settings) -> int:
         stack.push_async_callback(event_log.close)
         keep = FirstArrivals(analytics, time.time).keep
         writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
-        job = FaustJob(settings, writer)
+        content = ContentJob(analytics, event_log, settings)
+        job = FaustJob(settings, writer, content.writer)
         probe = LogProbe(event_log)
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
         figures = Figures(event_log, writer, health, SystemClock())
@@ -165,6 +189,7 @@ async def serve_faust(settings: Settings) -> int:
         follow_people(analytics, event_log, stack)
         follow_books(analytics, event_log, stack)
         sum_up_hours(analytics, stack)
+        content.start(stack, read_topic=False)
         await _work(job, stop)
         if job.failure is not None:
             raise job.failure

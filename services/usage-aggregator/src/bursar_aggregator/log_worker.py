@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_BATCH_WAIT_S
-from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
+from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable
 from bursar_common.events import USAGE_TOPIC
 
@@ -31,11 +33,19 @@ async def rewind(event_log: EventLog, *, topic: str = USAGE_TOPIC) -> None:
             log.warning("ClickHouse is empty: replaying", topic=topic, partition=partition, from_offset=begin)
 
 
+class Writes(Protocol):
+    """What takes batches where they belong."""
+
+    why_waiting: str
+
+    async def write(self, records: Sequence[LogRecord]) -> object: ...
+
+
 class LogWorker:
     """One loop over one partition. Its steps: read, insert, bury, commit; a crash repeats what was not committed."""
 
     def __init__(
-        self, event_log: EventLog, writer: UsageWriter, *, topic: str = USAGE_TOPIC, partition: int = 0
+        self, event_log: EventLog, writer: Writes, *, topic: str = USAGE_TOPIC, partition: int = 0
     ) -> None:
         self._event_log = event_log
         self._writer = writer

@@ -22,6 +22,7 @@ import structlog
 from bursar_aggregator.app import SERVICE
 from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
+from bursar_aggregator.content_job import replay_content
 from bursar_aggregator.destination import embedded, open_analytics
 from bursar_aggregator.hours import HourNotes
 from bursar_aggregator.migrations import SchemaMismatch, load_migrations, migrate
@@ -91,7 +92,10 @@ async def main(settings: Settings) -> int:
         stack.push_async_callback(event_log.close)
         await event_log.start()
         count = await rebuild(analytics, event_log)
+        content = await replay_content(analytics, event_log)
     sys.stdout.write(f"Analytics rebuilt from {count} events.\n")
+    if content:
+        sys.stdout.write(f"Prompts and answers of {content} requests written again.\n")
     return 0
 
 
