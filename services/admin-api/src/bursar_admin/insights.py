@@ -89,7 +89,8 @@ class Insights:
                 f"Completed requests to an Opus model with fewer than {SHORT_ANSWER_TOKENS} output tokens (thinking "
                 "included) and no web search. Their tokens are priced once at Opus's and once at Sonnet's standard "
                 "list rates of the same price book (Sonnet of the same version where the book has it, else its dearest "
-                "Sonnet). Whether Sonnet would have done as well, and how many tools were offered, is not known here."
+                "Sonnet, the newest of several). Whether Sonnet would have done as well, and how many tools were "
+                "offered, is not known here."
             ),
             "numbers": {
                 "requests": requests,

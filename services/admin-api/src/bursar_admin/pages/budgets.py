@@ -41,6 +41,8 @@ class Line:
     pace_nusd: int | None = None
     """Spent so far by the time passed: an hour's in windows up to a day, else a day's. None: unknown, or too early."""
     pace_unit: str = "day"
+    pace_nusd_per_s: int | None = None
+    """The same a second, rounded down: for the form's preview."""
     via: str = ""
     """The provider whose config of a key it belongs to: changed on the key's own page."""
 
@@ -103,8 +105,19 @@ def line(budget: dict[str, Any], index: int, now_s: int, via: str = "") -> Line:
     found = forecast(spent, limit, start_s, end_s, now_s)
     unit_s, unit = (3600, "hour") if end_s - start_s <= 86_400 else (86_400, "day")
     known = spent is not None and found.end_nusd is not None and now_s > start_s
-    pace = spent * unit_s // min(now_s - start_s, end_s - start_s) if known else None
-    return Line(budget, index, spent, budget["held_nusd"], limit, found, pace, unit, via)
+    passed_s = max(1, min(now_s - start_s, end_s - start_s))
+    return Line(
+        budget=budget,
+        index=index,
+        spent=spent,
+        held=budget["held_nusd"],
+        limit=limit,
+        forecast=found,
+        pace_nusd=spent * unit_s // passed_s if known else None,
+        pace_unit=unit,
+        pace_nusd_per_s=spent // passed_s if known else None,
+        via=via,
+    )
 
 
 def owner(kind: str, entity: dict[str, Any], now_s: int) -> Owner:

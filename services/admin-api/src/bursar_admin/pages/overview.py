@@ -156,7 +156,11 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         future = forecast(
             month.now_nusd, limit.limit_nusd if limit else None, month.span.start_s, month.span.whole_end_s, view.now_s
         )
-        return frame.fragment(view, "parts/overview_top.html", figures=found, allowed=limit, month=month, future=future)
+        silent = not view.scope and not any(figure.now_nusd or figure.before_nusd for figure in found)
+        return frame.fragment(
+            view, "parts/overview_top.html", figures=found, allowed=limit, month=month, future=future,
+            nothing_yet=silent and not (await view.api.get("/api/logs", {"limit": 1}))["logs"],
+        )  # fmt: skip
 
     async def health(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)

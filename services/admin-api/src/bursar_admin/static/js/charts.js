@@ -62,7 +62,16 @@ function margin(element, data) {
   return free > LABEL_WIDTH + 16 ? 8 : LABEL_WIDTH + 8;
 }
 
+/** The distance of two lines above the baseline that hold everything, a number people like. */
+function step(data) {
+  const most = Math.max(0, ...data.starts.map((_, at) => data.series.reduce((sum, each) => sum + each.values[at], 0)));
+  if (!most) return 1;
+  const size = 10 ** Math.floor(Math.log10(most / 2));
+  return size * [1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10].find((factor) => factor * size >= most / 2);
+}
+
 function option(element, data, writer) {
+  const width = step(data);
   const ink = token("--ink"), muted = token("--muted"), line = token("--line"), panel = token("--panel");
   const palette = paletteOf(element, data);
   return {
@@ -75,7 +84,7 @@ function option(element, data, writer) {
       axisLabel: { color: muted, fontSize: 11, hideOverlap: true },
     },
     yAxis: {
-      type: "value", splitNumber: 2, axisLabel: { color: muted, fontSize: 11, formatter: (value) => writer.axis(value) },
+      type: "value", min: 0, max: 2 * width, interval: width, axisLabel: { color: muted, fontSize: 11, formatter: (value) => writer.axis(value) },
       splitLine: { lineStyle: { color: line } }, axisLine: { show: false },
     },
     tooltip: {

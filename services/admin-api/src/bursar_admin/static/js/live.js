@@ -14,7 +14,10 @@ function arrived() {
   timer ??= setTimeout(() => {
     timer = null;
     if (document.hidden) return;
-    for (const part of document.querySelectorAll("[data-refreshes]")) window.htmx.trigger(part, "refresh");
+    for (const part of document.querySelectorAll("[data-refreshes]")) {
+      // Nothing is taken away from under a reader's hands.
+      if (!part.querySelector("form, details[open]")) window.htmx.trigger(part, "refresh");
+    }
     document.dispatchEvent(new CustomEvent("bursar:refresh"));
   }, REFRESH_EVERY_MS);
 }

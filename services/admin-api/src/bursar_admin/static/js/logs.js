@@ -168,6 +168,7 @@ function remember(id) {
 
 function open(id) {
   panel.hidden = false;
+  if (!panel.childElementCount) panel.append(document.getElementById("panel-loading").content.cloneNode(true));
   panel.dataset.request = id;
   remember(id);
   select(rows().find((row) => row.dataset.open === id));
