@@ -108,7 +108,8 @@ async def test_every_row_keeps_the_rules_and_the_sum_is_the_ledgers(front: Click
         assert sum(int(row["x_Requests"]) for row in rows) == 7
         status, said, _ = await admin.call("GET", "/api/exports/focus/manifest?month=2026-11")
         assert (status, said["billed_nusd"], said["requests"], said["complete"]) == (200, LEDGER_NUSD, 7, True)
-        assert said["log_positions"] == [{"topic": "bursar.usage.v1", "partition": 0, "last_offset": 8}]
+        assert said["log_positions"] == [{"topic": "bursar.usage.v1", "partition": 0, "next_offset": 11}]
+        assert (said["state"], len(said["checksum"]), said["ledger_nusd"]) == ("open", 64, LEDGER_NUSD)
 
 
 def check(row: dict[str, str]) -> None:

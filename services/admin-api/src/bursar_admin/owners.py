@@ -26,6 +26,8 @@ NOUNS = {
     "virtual_key": "virtual key",
     "provider": "provider",
     "config": "configuration",
+    "allocation": "allocation",
+    "period_close": "closed month",
 }
 
 

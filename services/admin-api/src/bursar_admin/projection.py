@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bursar_common.events import GovernanceData
+from bursar_common.finance import ALLOCATION, PERIOD_CLOSE, Allocation, PeriodClose
 from bursar_common.governance import (
     CONFIG_ID,
     Applied,
@@ -28,7 +29,7 @@ from bursar_common.governance import (
     read_document,
 )
 
-Document = Customer | Team | User | VirtualKey | Provider | Config
+Document = Customer | Team | User | VirtualKey | Provider | Config | PeriodClose | Allocation
 D = TypeVar("D", bound=Document)
 
 
@@ -43,6 +44,8 @@ class Projection:
         self.virtual_keys: dict[str, VirtualKey] = {}
         self.providers: dict[str, Provider] = {}
         self.configs: dict[str, Config] = {}
+        self.closes: dict[str, PeriodClose] = {}
+        self.allocations: dict[str, Allocation] = {}
         self._by_entity: dict[str, dict[str, Any]] = {
             "customer": self.customers,
             "team": self.teams,
@@ -50,6 +53,8 @@ class Projection:
             "virtual_key": self.virtual_keys,
             "provider": self.providers,
             "config": self.configs,
+            PERIOD_CLOSE: self.closes,
+            ALLOCATION: self.allocations,
         }
         self._ordered: dict[str, list[str]] = {entity: [] for entity in self._by_entity}
         self._names: dict[tuple[str, str, str], str] = {}

@@ -25,6 +25,8 @@ from bursar_common.governance import Applied, project, read_document
 
 log = structlog.get_logger()
 
+BOOKS_GROUP: Final = "bursar-usage-aggregator-books"
+"""Group whose committed offset says how far corrections are in. Reading starts at the topic's beginning all the same."""
 LOOK_EVERY_S: Final = 1.0
 """Seconds between looks for new events: whoever closes a month waits for its row."""
 READ_WAIT_S: Final = 1.0
@@ -176,6 +178,7 @@ class BooksFollower:
     def _begin_again(self) -> None:
         self._books = Books()
         self._offsets: dict[str, int] = {}
+        self._committed: int | None = None
         self._changed = True
         self._compare_at = 0.0
 
@@ -232,6 +235,10 @@ class BooksFollower:
             except BaseException:
                 self._offsets.pop(CORRECTIONS_TOPIC, None)  # from the beginning: the same ids count once
                 raise
+        offset = self._offsets[CORRECTIONS_TOPIC]
+        if self._committed != offset:
+            await self._event_log.commit(BOOKS_GROUP, CORRECTIONS_TOPIC, 0, offset)
+            self._committed = offset
 
     async def _new(self, topic: str) -> Any:
         """(value, offset) of what was appended since the last look."""

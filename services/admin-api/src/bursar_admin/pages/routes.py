@@ -14,12 +14,13 @@ from bursar_admin.pages import (
     sessions,
     settings,
     signing_in,
+    statements,
 )
 from bursar_admin.pages.assets import PREFIX
 from bursar_admin.pages.frame import Frame
 from bursar_admin.routes import Route
 
-MODULES = (overview, logs, sessions, insights, budgets, governance, events, settings, finding, signing_in)
+MODULES = (overview, logs, sessions, insights, budgets, governance, events, settings, statements, finding, signing_in)
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:

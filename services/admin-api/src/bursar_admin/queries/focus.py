@@ -1,8 +1,10 @@
-"""A month of metered usage as rows of the FinOps Open Cost and Usage Specification (FOCUS). Pure.
+"""A month of the books as rows of the FinOps Open Cost and Usage Specification (FOCUS). Pure.
 
-One row a UTC day, owner, attribution, model and kind of token. ``BilledCost`` over all rows is the ledger's sum of the
-month: the cost by kind is a division of it (see :mod:`bursar_admin.queries.token_costs`). What was charged for requests
-whose tokens nobody knows is an ``Adjustment``: a usage row would need a quantity.
+One row a UTC day, owner, attribution, model and kind of token. ``BilledCost`` over all rows is the sum of the month's
+metered charges: the cost by kind is a division of it (see :mod:`bursar_admin.queries.token_costs`). What was charged
+for requests whose tokens nobody knows is an ``Adjustment``: a usage row would need a quantity. Charges that belong to
+a month closed before are ``Correction`` rows. What is moved from a shared key is an ``Adjustment``, fees and
+commitments are a ``Purchase``.
 Source of columns and rules: FOCUS 1.2, specification/columns.
 """
 
@@ -11,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bursar_admin.queries.token_costs import PAID, UNKNOWN, Rates, by_kind
+from bursar_admin.queries.books import CHARGES, COUNTED, metered
+from bursar_admin.queries.token_costs import UNKNOWN, Rates, by_kind
 
 VERSIONS: Final = ("1.2", "1.3")
 """1.3 adds who provides and who hosts the service, in place of ProviderName and PublisherName, which it deprecates."""
@@ -19,7 +22,6 @@ FORMATS: Final = {"csv": "CSVWithNames", "parquet": "Parquet"}
 PROVIDER_NAME: Final = "Anthropic"
 """Whose invoice it is: providers are of one kind only."""
 
-METERED: Final = "billing = 'metered'"
 _DIMENSIONS: Final = {
     "day": "toDate(started_at)",
     "customer_id": "customer_id",
@@ -35,6 +37,9 @@ _DIMENSIONS: Final = {
     "cost_center": "cost_center",
     "credential": "provider_credential",
     "tier_of_service": "service_tier",
+    "booked": "booked_month",
+    "belongs_to": "belongs_to_month",
+    "kind": "charge_kind",
 }
 _METERS: Final = (
     ("input", "Input Tokens"),
@@ -44,15 +49,6 @@ _METERS: Final = (
     ("output", "Output Tokens"),
     ("web_search", "Web Searches"),
 )
-
-
-def month_condition(from_ms: int, to_ms: int) -> tuple[str, dict[str, Any]]:
-    """Metered requests of a stretch of time."""
-    return (
-        "started_at >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC')"
-        f" AND started_at < fromUnixTimestamp64Milli({{to_ms:Int64}}, 'UTC') AND {METERED}",
-        {"from_ms": from_ms, "to_ms": to_ms},
-    )
 
 
 def _text(expression: str) -> str:
@@ -65,8 +61,10 @@ def _usd(expression: str) -> str:
 
 def _price(nusd: str) -> str:
     """Dollars a pricing unit, 15 decimals: times the quantity it is the cost to less than a nano-dollar."""
-    scaled = f"toInt128(intDiv(toInt256({nusd}) * unit * 1000000, toInt256(quantity)))"
-    return f"if(counted, CAST(toDecimal128({scaled}, 15) / 1000000000000000 AS Decimal(38, 15)), NULL)"
+    scaled = f"toInt128(intDiv(toInt256({nusd}) * unit * 1000000, toInt256(if(quantity = 0, 1, quantity))))"
+    monthly = f"CAST(toDecimal128({nusd}, 15) / 1000000000 AS Decimal(38, 15))"
+    each = f"CAST(toDecimal128({scaled}, 15) / 1000000000000000 AS Decimal(38, 15))"
+    return f"multiIf(kind IN ('fee', 'commitment'), {monthly}, counted, {each}, NULL)"
 
 
 def columns(version: str, output: str) -> dict[str, str]:
@@ -87,6 +85,8 @@ def columns(version: str, output: str) -> dict[str, str]:
         "mapFilter((name, value) -> value != '', map('project', toString(project), 'repository', toString(repository),"
         " 'environment', toString(environment), 'cost_center', toString(cost_center)))"
     )
+    bought = "kind IN ('fee', 'commitment')"
+    sku = "concat('allocation/', allocation_id)"
     details = (
         "mapFilter((name, value) -> value != '', map('x_Model', toString(model), 'x_TokenKind', toString(token_kind),"
         " 'x_Speed', toString(speed), 'x_InferenceGeo', toString(inference_geo), 'x_PromptTier', toString(tier)))"
@@ -97,13 +97,16 @@ def columns(version: str, output: str) -> dict[str, str]:
         "BillingAccountName": "toString(provider)",
         "BillingAccountType": "'Provider Credential'",
         "BillingCurrency": "'USD'",
-        "BillingPeriodEnd": moment("addMonths(toStartOfMonth(day), 1)"),
-        "BillingPeriodStart": moment("toStartOfMonth(day)"),
-        "ChargeCategory": "if(counted, 'Usage', 'Adjustment')",
-        "ChargeClass": "CAST(NULL AS Nullable(String))",
-        "ChargeDescription": f"concat(model, ': ', if(counted, {meter}, 'charged estimate, tokens unknown'))",
-        "ChargeFrequency": "'Usage-Based'",
-        "ChargePeriodEnd": moment("addDays(day, 1)"),
+        "BillingPeriodEnd": moment("addMonths(booked, 1)"),
+        "BillingPeriodStart": moment("booked"),
+        "ChargeCategory": f"multiIf({bought}, 'Purchase', counted, 'Usage', 'Adjustment')",
+        "ChargeClass": "CAST(if(belongs_to < booked, 'Correction', NULL) AS Nullable(String))",
+        "ChargeDescription": f"multiIf({bought}, concat(allocation, ', monthly ', kind), kind = 'split',"
+        " concat('Split of a shared key: ', allocation), kind = 'correction',"
+        " concat(model, ': correction of a charge'),"
+        f" concat(model, ': ', if(counted, {meter}, 'charged estimate, tokens unknown')))",
+        "ChargeFrequency": f"if({bought}, 'Recurring', 'Usage-Based')",
+        "ChargePeriodEnd": moment("if(allocation_id = '', addDays(day, 1), addMonths(day, 1))"),
         "ChargePeriodStart": moment("day"),
         "ConsumedQuantity": "if(counted, toDecimal128(quantity, 0), NULL)",
         "ConsumedUnit": "if(counted, if(token_kind = 'web_search', 'Searches', 'Tokens'), NULL)",
@@ -115,29 +118,35 @@ def columns(version: str, output: str) -> dict[str, str]:
         "InvoiceIssuerName": f"'{PROVIDER_NAME}'",
         "ListCost": _usd("list_nusd"),
         "ListUnitPrice": _price("list_nusd"),
-        "PricingCategory": "if(counted, 'Standard', NULL)",
+        "PricingCategory": f"if(counted OR {bought}, 'Standard', NULL)",
         "PricingCurrency": "'USD'",
-        "PricingQuantity": "if(counted, CAST(toDecimal128(quantity, 6) / unit AS Decimal(38, 6)), NULL)",
-        "PricingUnit": "if(counted, if(token_kind = 'web_search', '1000 Searches', '1000000 Tokens'), NULL)",
+        "PricingQuantity": f"multiIf({bought}, toDecimal128(1, 6),"
+        " counted, CAST(toDecimal128(quantity, 6) / unit AS Decimal(38, 6)), NULL)",
+        "PricingUnit": f"multiIf({bought}, 'Months',"
+        " counted, if(token_kind = 'web_search', '1000 Searches', '1000000 Tokens'), NULL)",
         "ProviderName": f"'{PROVIDER_NAME}'",
         "PublisherName": f"'{PROVIDER_NAME}'",
         "RegionId": _text("toString(inference_geo)"),
         "RegionName": _text("toString(inference_geo)"),
-        "ResourceId": "toString(virtual_key_id)",
-        "ResourceName": _text("toString(virtual_key)"),
-        "ResourceType": "'Virtual Key'",
+        "ResourceId": "if(virtual_key_id = '', allocation_id, toString(virtual_key_id))",
+        "ResourceName": _text("if(virtual_key_id = '', allocation, toString(virtual_key))"),
+        "ResourceType": "if(virtual_key_id = '', 'Allocation', 'Virtual Key')",
         "ServiceCategory": "'AI and Machine Learning'",
         "ServiceName": "'Claude API'",
         **({"ServiceProviderName": f"'{PROVIDER_NAME}'"} if version != "1.2" else {}),
         "ServiceSubcategory": "'Generative AI'",
-        "SkuId": "if(counted, concat(model, '/', token_kind), NULL)",
-        "SkuMeter": f"if(counted, {meter}, NULL)",
-        "SkuPriceDetails": f"if(counted, toJSONString({details}), NULL)",
-        "SkuPriceId": f"if(counted, {price_id}, NULL)",
+        "SkuId": f"multiIf({bought}, {sku}, counted, concat(model, '/', token_kind), NULL)",
+        "SkuMeter": f"multiIf({bought}, if(kind = 'fee', 'Monthly Fee', 'Monthly Commitment'), counted, {meter}, NULL)",
+        "SkuPriceDetails": f"multiIf({bought}, toJSONString(map('x_Allocation', allocation)),"
+        f" counted, toJSONString({details}), NULL)",
+        "SkuPriceId": f"multiIf({bought}, {sku}, counted, {price_id}, NULL)",
         "SubAccountId": _text("toString(team_id)"),
         "SubAccountName": _text("toString(team)"),
         "SubAccountType": "if(team_id = '', NULL, 'Team')",
         "Tags": f"if(length({tags}) = 0, NULL, toJSONString({tags}))",
+        "x_AllocationId": _text("allocation_id"),
+        "x_BelongsToMonth": "formatDateTime(belongs_to, '%Y-%m')",
+        "x_ChargeKind": "toString(kind)",
         "x_CostCenter": _text("toString(cost_center)"),
         "x_CustomerId": _text("toString(customer_id)"),
         "x_CustomerName": _text("toString(customer)"),
@@ -151,42 +160,69 @@ def columns(version: str, output: str) -> dict[str, str]:
 
 
 def export(
-    from_ms: int, to_ms: int, version: str, output: str, tiers: Sequence[int], rates: Rates
+    month: str,
+    from_ms: int | None,
+    to_ms: int,
+    version: str,
+    output: str,
+    tiers: Sequence[int],
+    rates: Rates,
+    *,
+    last: bool,
 ) -> tuple[str, dict[str, Any]]:
-    """The rows of ``[from_ms, to_ms)``, in an order that is the same each time. Without a FORMAT clause."""
-    condition, bound = month_condition(from_ms, to_ms)
-    inner, parameters = by_kind(condition, bound, _DIMENSIONS, tiers, rates)
+    """What is booked in the month, of requests made in ``[from_ms, to_ms)``, in an order that is the same each time;
+    ``last``: and what is charged beside requests. Without a FORMAT clause."""
+    condition, bound = metered(month, from_ms, to_ms)
+    inner, parameters = by_kind(condition, bound, _DIMENSIONS, tiers, rates, source=CHARGES, requests=COUNTED)
     listed = ",\n    ".join(f"{expression} AS {name}" for name, expression in columns(version, output).items())
-    order = ", ".join([*_DIMENSIONS, "provider", "model", "speed", "inference_geo", "tier", "token_kind"])
+    order = [*_DIMENSIONS, "provider", "model", "speed", "inference_geo", "tier", "token_kind"]
+    beside = f"UNION ALL\n    {_beside()}" if last else ""
+    names = ", ".join([*order, *_MEASURES])
     sql = f"""SELECT
     {listed}
 FROM
 (
-    SELECT *, (token_kind != '{UNKNOWN}' AND quantity > 0) AS counted,
+    SELECT {names}, '' AS allocation_id, '' AS allocation, (token_kind != '{UNKNOWN}' AND quantity > 0) AS counted,
         toInt256(if(token_kind = 'web_search', 1000, 1000000)) AS unit
     FROM ({inner})
+    {beside}
 )
-ORDER BY {order}"""
+ORDER BY kind IN ('split', 'fee', 'commitment'), {", ".join(order)}, allocation_id"""
     return sql, parameters
 
 
-def manifest(from_ms: int, to_ms: int) -> tuple[str, dict[str, Any]]:
-    """What an export of that time is made from: the ledger's sums, price books, positions in the log."""
-    condition, bound = month_condition(from_ms, to_ms)
-    sql = f"""SELECT toString(sum(toInt128(cost_nusd))) AS billed_nusd,
-    toString(sum(toInt128(list_cost_nusd))) AS list_nusd,
-    count() AS requests, arraySort(groupUniqArray(price_book_id)) AS price_books
-FROM bursar.usage
-WHERE {condition} AND {PAID}"""
-    return sql, bound
+_MEASURES: Final = ("requests", "estimated", "quantity", "list_nusd", "billed_nusd")
 
 
-def positions(from_ms: int, to_ms: int) -> tuple[str, dict[str, Any]]:
-    """Highest offset of each partition of the log that the time's rows were read from."""
-    condition, bound = month_condition(from_ms, to_ms)
-    sql = f"""SELECT log_topic, log_partition, max(log_offset) AS last_offset
-FROM bursar.usage_events
-WHERE {condition}
-GROUP BY log_topic, log_partition
-ORDER BY log_topic, log_partition"""
-    return sql, bound
+def _beside() -> str:
+    """What is charged beside requests, in the shape of requests by kind of token: a row an owner and group."""
+    given = {
+        "day": "belongs_to_month", "customer_id": "customer_id", "customer": "customer", "team_id": "team_id",
+        "team": "team", "virtual_key_id": "virtual_key_id", "project": "project", "cost_center": "cost_center",
+        "provider": "provider", "model": "model", "booked": "booked_month", "belongs_to": "belongs_to_month",
+        "kind": "charge_kind", "tier": "toUInt64(0)", "requests": "toInt64(0)", "estimated": "toUInt64(0)",
+        "quantity": "toUInt64(0)", "list_nusd": "toInt128(sum(list_cost_nusd))",
+        "billed_nusd": "toInt128(sum(cost_nusd))",
+    }  # fmt: skip
+    order = [*_DIMENSIONS, "provider", "model", "speed", "inference_geo", "tier", "token_kind"]
+    listed = ", ".join(f"{given.get(name, _NOTHING)} AS {name}" for name in (*order, *_MEASURES))
+    return f"""SELECT {listed}, allocation_id, any(allocation_name) AS allocation, false AS counted,
+        toInt256(1000000) AS unit
+    FROM (SELECT *, allocation AS allocation_name FROM bursar.allocated_charges)
+    WHERE booked_month = toDate({{month:String}})
+    GROUP BY booked_month, belongs_to_month, customer_id, customer, team_id, team, virtual_key_id, project, cost_center,
+        provider, model, charge_kind, allocation_id"""
+
+
+_NOTHING: Final = "''"
+
+
+def manifest(month: str) -> tuple[str, dict[str, Any]]:
+    """The sums an export of the month has to come to."""
+    sql = """SELECT toString(sum(toInt128(b.billed_nusd))) AS billed_nusd,
+    toString(sum(toInt128(b.list_nusd))) AS list_nusd,
+    toString(sumIf(toInt128(b.billed_nusd), b.charge_kind IN ('fee', 'commitment'))) AS allocated_nusd,
+    sum(b.requests) AS requests
+FROM bursar.booked_monthly AS b
+WHERE b.booked_month = toDate({month:String}) AND b.billing = 'metered'"""
+    return sql, {"month": f"{month}-01"}

@@ -34,11 +34,17 @@ Rates = Mapping[str, Sequence[int]]
 """Key of a combination to its scaled rates in the order of :data:`KINDS`."""
 
 
-def priced_alike(condition: str, parameters: Mapping[str, Any], tiers: Sequence[int]) -> tuple[str, dict[str, Any]]:
+USAGE: Final = "bursar.usage"
+"""Where requests are read; charges of the books have a form of their own, see :mod:`bursar_admin.queries.books`."""
+
+
+def priced_alike(
+    condition: str, parameters: Mapping[str, Any], tiers: Sequence[int], source: str = USAGE
+) -> tuple[str, dict[str, Any]]:
     """The combinations there are, with the first moment of each and how many requests."""
     sql = f"""SELECT provider, model, speed, inference_geo, toUInt64({_TIER}) AS tier,
     toUnixTimestamp64Milli(min(started_at)) AS first_ms, count() AS requests
-FROM bursar.usage
+FROM {source}
 WHERE {condition} AND {PAID}
 GROUP BY provider, model, speed, inference_geo, tier
 ORDER BY provider, model, speed, inference_geo, tier
@@ -52,6 +58,9 @@ def by_kind(
     dimensions: Mapping[str, str],
     tiers: Sequence[int],
     rates: Rates,
+    *,
+    source: str = USAGE,
+    requests: str = "count()",
 ) -> tuple[str, dict[str, Any]]:
     """A subquery without ORDER BY: ``dimensions`` (name -> expression over ``bursar.usage``), and of each group
     ``provider, model, speed, inference_geo, tier, token_kind, requests, estimated, quantity, list_nusd, billed_nusd,
@@ -87,9 +96,9 @@ FROM
     FROM
     (
         SELECT {lead}provider, model, speed, inference_geo, toUInt64({_TIER}) AS tier,
-            ({_COUNTED}) AS counted, count() AS requests, countIf(estimated) AS estimated, {sums},
+            ({_COUNTED}) AS counted, {requests} AS requests, countIf(estimated) AS estimated, {sums},
             toInt256(sum(toInt128(list_cost_nusd))) AS list_sum, toInt256(sum(toInt128(cost_nusd))) AS billed_sum
-        FROM bursar.usage
+        FROM {source}
         WHERE {condition} AND {PAID}
         GROUP BY provider, model, speed, inference_geo, tier, counted{comma}
     )

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from bursar_admin.closing import read_month
 from bursar_admin.desk import Desk
-from bursar_admin.errors import bad_field
-from bursar_admin.queries.focus import FORMATS, VERSIONS, export, manifest, month_condition, positions
+from bursar_admin.month_books import MonthBooks
+from bursar_admin.queries.focus import FORMATS, VERSIONS, export, manifest
 from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import choice
-from bursar_admin.token_prices import TokenPrices
 from bursar_common.clock import rfc3339
+from bursar_common.finance import month_bounds_ms
 
 FOCUS_PATH = "/api/exports/focus"
 MANIFEST_PATH = "/api/exports/focus/manifest"
@@ -34,7 +33,6 @@ SETTINGS = {
     "do_not_merge_across_partitions_select_final": "1",
 }
 
-_MONTH = re.compile(r"(20\d\d)-(\d\d)")
 MONTH = Parameter("month", "The UTC month, YYYY-MM.", {"type": "string", "pattern": r"^20\d\d-\d\d$"})
 QUERY = (
     MONTH,
@@ -46,7 +44,7 @@ QUERY = (
 class Exports:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.prices = TokenPrices(desk)
+        self.books = MonthBooks(desk)
 
     def routes(self) -> list[Route]:
         return [
@@ -60,42 +58,47 @@ class Exports:
     async def manifest(self, request: web.Request) -> web.Response:
         query = check_query(request, (MONTH,))
         now_ms = self.desk.clock.now_ms()
-        month, from_ms, to_ms = read_month(query.get("month"), now_ms)
-        (sums,) = await self.desk.analytics.rows(*manifest(from_ms, to_ms))
-        places = await self.desk.analytics.rows(*positions(from_ms, to_ms))
-        billed, listed = int(sums["billed_nusd"]), int(sums["list_nusd"])
+        month = read_month(query.get("month"), now_ms)
+        made_from = await self.books.provenance(month)
+        (sums,) = await self.desk.analytics.rows(*manifest(month))
+        billed, listed, beside = (int(sums[name]) for name in ("billed_nusd", "list_nusd", "allocated_nusd"))
+        close = made_from.close
         return json_answer(
             {
                 "month": month,
-                "made_at": rfc3339(now_ms),
-                "complete": now_ms >= to_ms,
+                # Of a closed month the same at every export.
+                "made_at": rfc3339(close.created_at_s * 1000 if close is not None else now_ms),
+                "complete": now_ms >= month_bounds_ms(month)[1],
+                **made_from.as_json(),
                 "requests": sums["requests"],
                 "billed_nusd": billed,
                 "billed_usd": usd(billed),
                 "list_nusd": listed,
                 "list_usd": usd(listed),
-                "price_books": [book for book in sums["price_books"] if book],
-                "log_positions": [
-                    {"topic": row["log_topic"], "partition": row["log_partition"], "last_offset": row["last_offset"]}
-                    for row in places
-                ],
+                "allocated_nusd": beside,
+                "ledger_nusd": billed - beside,
+                "ledger_usd": usd(billed - beside),
             }
         )
 
     async def focus(self, request: web.Request) -> web.StreamResponse:
         query = check_query(request, QUERY)
-        month, from_ms, to_ms = read_month(query.get("month"), self.desk.clock.now_ms())
+        month = read_month(query.get("month"), self.desk.clock.now_ms())
+        from_ms, to_ms = month_bounds_ms(month)
         output = choice(query, "format", list(FORMATS), "csv")
         version = choice(query, "version", VERSIONS, VERSIONS[0])
-        condition, bound = month_condition(from_ms, to_ms)
-        tiers, rates, requests = await self.prices.rates(condition, bound)
+        await self.books.check_known()
+        tiers, rates, requests = await self.books.rates(month)
         whole = output != "csv" or requests <= AT_ONCE
-        step_ms = to_ms - from_ms if whole else DAY_MS
+        # Requests of months before, booked here because they came late, are the first part.
+        steps: list[int | None] = [None] if whole else [None, *range(from_ms, to_ms, DAY_MS)]
 
         async def parts() -> AsyncIterator[bytes]:
-            for at_ms in range(from_ms, to_ms, step_ms):
-                form = FORMATS[output] if at_ms == from_ms else "CSV"
-                sql, parameters = export(at_ms, min(at_ms + step_ms, to_ms), version, output, tiers, rates)
+            for start_ms in steps:
+                until_ms = min(start_ms + DAY_MS, to_ms) if start_ms is not None else to_ms if whole else from_ms
+                form = FORMATS[output] if start_ms is None else "CSV"
+                last = start_ms == steps[-1]
+                sql, parameters = export(month, start_ms, until_ms, version, output, tiers, rates, last=last)
                 async for part in self.desk.analytics.stream(sql, parameters, form, SETTINGS):
                     yield part
 
@@ -120,20 +123,6 @@ class Exports:
             raise
         await response.write_eof()
         return response
-
-
-def read_month(text: str | None, now_ms: int) -> tuple[str, int, int]:
-    """The month and its bounds in Unix ms. Raises Refusal (400) for one that does not exist or has not begun."""
-    match = _MONTH.fullmatch(text or "")
-    if match is None or not 1 <= int(match[2]) <= 12:
-        raise bad_field("month", "is not a month", text, "YYYY-MM, such as 2026-11")
-    year, month = int(match[1]), int(match[2])
-    start = datetime(year, month, 1, tzinfo=UTC)
-    end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    from_ms, to_ms = int(start.timestamp()) * 1000, int(end.timestamp()) * 1000
-    if from_ms > now_ms:
-        raise bad_field("month", "has not begun", text, f"at most {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}")
-    return f"{year}-{month:02d}", from_ms, to_ms
 
 
 def routes(desk: Desk) -> list[Route]:

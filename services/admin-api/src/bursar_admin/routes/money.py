@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from bursar_admin.desk import Desk
-from bursar_admin.routes import Route, exports, imports, organizations, quota, usage_report
+from bursar_admin.routes import (
+    Route,
+    allocations,
+    exports,
+    finance,
+    imports,
+    organizations,
+    quota,
+    statements,
+    usage_report,
+)
 
 
 def routes(desk: Desk) -> list[Route]:
-    return [route for module in (quota, usage_report, imports, exports, organizations) for route in module.routes(desk)]
+    modules = (quota, usage_report, imports, exports, organizations, finance, allocations, statements)
+    return [route for module in modules for route in module.routes(desk)]
