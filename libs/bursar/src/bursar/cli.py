@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bursar import cli_client, cli_money
+from bursar import cli_client, cli_finance, cli_money
 
 PORT = click.IntRange(0, 65535)
 
@@ -171,6 +171,8 @@ for _command in (
     cli_money.usage,
     cli_money.import_logs,
     cli_money.export,
+    cli_finance.close,
+    cli_finance.reconcile,
 ):
     main.add_command(_command)
 

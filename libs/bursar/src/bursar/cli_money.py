@@ -137,7 +137,7 @@ def import_logs(
         body: dict[str, Any] = {"entries": entries[at : at + IMPORT_AT_ONCE], "dry_run": dry_run}
         if virtual_key:
             body["virtual_key"] = virtual_key
-        answer = _call(address, "POST", "/api/usage/import", credential, body)
+        answer = ask(address, "POST", "/api/usage/import", credential, body)
         for name in sums:
             sums[name] += answer[name]
         unpriced |= set(answer["unpriced"])
@@ -206,10 +206,10 @@ def export_focus(
 
 
 def _get(url: str, path: str, credential: str) -> Any:
-    return _call(url, "GET", path, credential)
+    return ask(url, "GET", path, credential)
 
 
-def _call(url: str, method: str, path: str, credential: str, body: Any = None) -> Any:
+def ask(url: str, method: str, path: str, credential: str, body: Any = None) -> Any:
     """Raises ClickException with one sentence."""
     from bursar.admin_client import said_by
     from bursar.local_http import call
