@@ -161,7 +161,7 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
         path = _path(request)
         method = "GET" if request.method == "HEAD" else request.method
         route = by_operation.get((method, path))
-        if route is not None and route.probe:
+        if route is not None and (route.probe or route.own_access):
             return
         desk.access.check(request.headers, open_page=route is not None and (route.open_page or route.key_page))
         if desk.access.needs_json(request.method, request.headers, request.can_read_body):

@@ -44,5 +44,7 @@ class Route:
     """Needs no token."""
     key_page: bool = False
     """The caller shows its own virtual key instead of the admin token; the handler checks it."""
+    own_access: bool = False
+    """The handler itself decides who is let in."""
     probe: bool = False
     """Asked by supervisors: neither ``Host`` nor token is looked at."""

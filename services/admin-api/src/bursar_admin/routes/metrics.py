@@ -58,4 +58,6 @@ def routes(desk: Desk) -> list[Route]:
         content_type, body = await page(told, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    return [Route("GET", METRICS_PATH, answer, "metrics", "Metrics for Prometheus, in its text format.", probe=True)]
+    return [
+        Route("GET", METRICS_PATH, answer, "metrics", "Metrics for Prometheus, in its text format.", own_access=True)
+    ]
