@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 EDGE = Path(__file__).parents[2] / "services" / "edge-proxy" / "src" / "bursar_edge"
-OF_REQUESTS = ("exchange", "recorder", "relay", "free_calls", "management_relay", "deltas", "samples", "tunnel")
+OF_REQUESTS = (
+    "admission",
+    "content",
+    "deltas",
+    "exchange",
+    "free_calls",
+    "management_relay",
+    "recorder",
+    "relay",
+    "samples",
+    "tunnel",
+)
 """Modules of the edge whose every line is about one request. The other services bind it to the context."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 

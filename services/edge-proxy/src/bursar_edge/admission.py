@@ -146,25 +146,25 @@ class Enforcer:
             return await self._lines.wait(reply.counter, key, lambda: self._decide(ask), reply)
         return reply
 
-    async def authorize(self, ask: Authorize) -> Authorized | Refused:
-        """Who a caller is; no money. Raises LedgerUnreachable."""
-        reply = await self._until_decided(encode(ask))
+    async def authorize(self, ask: Authorize, request_id: str) -> Authorized | Refused:
+        """Who a caller is; no money. ``request_id`` is for log lines. Raises LedgerUnreachable."""
+        reply = await self._until_decided(encode(ask), request_id)
         if isinstance(reply, Authorized | Refused):
             return reply
         raise LedgerUnreachable(type(reply).__name__)
 
     async def _decide(self, ask: Admit) -> Admitted | Refused | Reserved:
-        reply = await self._until_decided(encode(ask))
+        reply = await self._until_decided(encode(ask), ask.request_id)
         if isinstance(reply, Admitted | Refused | Reserved):
             return reply
         raise LedgerUnreachable(type(reply).__name__)
 
-    async def _until_decided(self, data: bytes) -> Reply:
+    async def _until_decided(self, data: bytes, request_id: str) -> Reply:
         give_up_s = time.monotonic() + self._tries_s
         while True:
             reply = await self.ask(data, give_up_s)
             if isinstance(reply, Invalid):
-                log.error("enforcer_called_it_invalid", why=reply.why)
+                log.error("enforcer_called_it_invalid", why=reply.why, request_id=request_id)
                 raise LedgerUnreachable("invalid")
             if not isinstance(reply, Unavailable):
                 return reply

@@ -30,7 +30,7 @@ MAX_LISTED_MODELS = 1000
 async def who_asks(parts: Parts, ask: Authorize, request_id: str) -> Authorized | Refused:
     """As the enforcer knows the caller; refusals that are nobody's are counted."""
     try:
-        reply = await parts.enforcer.authorize(ask)
+        reply = await parts.enforcer.authorize(ask, request_id)
     except LedgerUnreachable as problem:
         log.warning("ledger_unreachable", why=str(problem), request_id=request_id)
         reply = Refused("ledger_unreachable")
