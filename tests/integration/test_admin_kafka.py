@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bursar_common.eventlog.port import NewRecord
+from bursar_common.events import USAGE_TOPIC
 from bursar_common.settings import SettingsError
 from bursar_common.topics import apply_topics
 from tests.harness import KafkaServer
 from tests.harness.admin import admin_settings, running_admin
 
 KEYS = "/api/governance/virtual-keys"
+LETTERS = "/api/events/dead-letters"
 
 pytestmark = pytest.mark.kafka
 
 
 async def test_commands_go_through_kafka_and_come_back(tmp_path: Path, fresh_kafka: KafkaServer) -> None:
-    kafka = {"kafka_bootstrap": fresh_kafka.bootstrap, "single_broker": "true"}
+    kafka: dict[str, Any] = {"kafka_bootstrap": fresh_kafka.bootstrap, "single_broker": "true"}
     await apply_topics(admin_settings(tmp_path, **kafka))
     async with running_admin(tmp_path, **kafka) as admin:
         answers = await asyncio.gather(*(admin.call("POST", KEYS, {"name": f"k{number % 10}"}) for number in range(20)))
@@ -34,3 +38,36 @@ async def test_wrong_topics_refuse_to_start(tmp_path: Path, fresh_kafka: KafkaSe
     with pytest.raises(SettingsError, match="bursar topics apply"):
         async with running_admin(tmp_path, kafka_bootstrap=fresh_kafka.bootstrap, single_broker="true"):
             pass
+
+
+async def test_dead_letters_of_all_partitions_are_listed_and_retried_once(
+    tmp_path: Path, fresh_kafka: KafkaServer
+) -> None:
+    kafka: dict[str, Any] = {"kafka_bootstrap": fresh_kafka.bootstrap, "single_broker": "true"}
+    await apply_topics(admin_settings(tmp_path, **kafka))
+    async with running_admin(tmp_path, **kafka) as admin:
+        log = admin.desk.journal.event_log
+        for number in range(25):
+            await log.append([NewRecord(f"{USAGE_TOPIC}.dlq", f"key{number}", b"broken %d" % number)])
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            _, answer, _ = await admin.call("GET", f"{LETTERS}?limit=7{cursor}")
+            seen += [each["content"] for each in answer["dead_letters"]]
+            assert answer["total_count"] == 25
+            if answer["next_cursor"] is None:
+                break
+            cursor = f"&cursor={answer['next_cursor']}"
+        assert seen == [f"broken {number}" for number in range(24, -1, -1)]
+        letter = answer["dead_letters"][-1]["id"]
+        status, answer, _ = await admin.call("POST", f"{LETTERS}/{letter}/retry", {})
+        assert (status, answer["appended"]) == (200, True)
+    async with running_admin(tmp_path, **kafka) as admin:
+        _, answer, _ = await admin.call("POST", f"{LETTERS}/{letter}/retry", {})
+        assert answer["appended"] is False
+        log = admin.desk.journal.event_log
+        ends = [await log.end_offset(USAGE_TOPIC, number) for number in range(await log.partitions(USAGE_TOPIC))]
+        assert (len(ends), sum(ends)) == (12, 1)
+        status, answer, _ = await admin.call("GET", "/api/health/system")
+        assert (status, answer["dead_letters_waiting"]) == (200, 24)
+        assert answer["lags"][0]["behind"] == 0
