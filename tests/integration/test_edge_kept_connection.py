@@ -11,6 +11,7 @@ import pytest
 from bursar_common import wire
 from bursar_edge.bodies import Limits
 from bursar_edge.connection import ClientConnection
+from bursar_edge.known_head import VIEW_BYTES
 from tests.harness.edge_stand_ins import KEY, MODEL, world
 from tests.harness.edge_stand_ins import post as post_and_close
 
@@ -65,6 +66,25 @@ async def test_bodies_of_changing_length_arrive_as_sent(tmp_path):
         assert connection._known is not None  # so that this test is about what it says
         assert [got.body for got in w.upstream.got] == bodies
         assert len({got.head.partition(b"content-length")[0] for got in w.upstream.got}) == 1
+
+
+async def test_a_long_body_that_came_with_its_head(tmp_path):
+    async with world(tmp_path) as w:
+        client = await connect(w.port)
+        await client.send(post(body_of(1)))
+        await client.answer()
+        plain = body_of(VIEW_BYTES)
+        prefixed = plain.replace(MODEL.encode(), b"anthropic/" + MODEL.encode())
+        await client.send(post(plain) + post(prefixed))  # the second is ahead of the first one's answer
+        for _ in range(2):
+            assert (await client.answer()).startswith(b"HTTP/1.1 200")
+        await client.send(post(prefixed))
+        assert (await client.answer()).startswith(b"HTTP/1.1 200")
+        await client.send(post(b"\xef\xbb\xbf" + plain))
+        assert b"byte order mark" in await client.answer()
+        await client.send(post(plain[:-1]))
+        assert b"not valid JSON" in await client.answer()
+        assert [got.body for got in w.upstream.got[1:]] == [plain] * 3
 
 
 @pytest.mark.parametrize("cut", [1, 20, -60, -1])

@@ -10,13 +10,15 @@ from collections.abc import Callable
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+_VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
+"""A hex digit with its upper two bits replaced by the variant's, 10."""
+
+
 def uuid7_from(now_ms: int, random_bytes: bytes) -> str:
     """A UUIDv7 made of a time (Unix ms, 48 bits) and ten random bytes."""
-    value = (now_ms & ((1 << 48) - 1)) << 80 | int.from_bytes(random_bytes, "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time = f"{now_ms & ((1 << 48) - 1):012x}"
+    rest = random_bytes.hex()
+    return f"{time[:8]}-{time[8:]}-7{rest[1:4]}-{_VARIANT[rest[4]]}{rest[5:8]}-{rest[8:]}"
 
 
 def uuid7() -> str:

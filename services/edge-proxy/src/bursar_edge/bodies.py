@@ -130,7 +130,7 @@ class Lease:
 _GROW_BYTES = MIB
 
 
-async def read_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> tuple[bytes, Lease]:
+async def read_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> tuple[bytes | memoryview, Lease]:
     """The body, bounded. Raises BodyProblem, ClientGone; then the connection is not used again, unless the body was
     read."""
     length = incoming.length
@@ -153,7 +153,7 @@ async def read_body(incoming: Incoming, limits: Limits, memory: BodyMemory) -> t
         raise
 
 
-async def _rest_of(body: Body, incoming: Incoming, limits: Limits) -> bytes:
+async def _rest_of(body: Body, incoming: Incoming, limits: Limits) -> bytes | memoryview:
     watch = _SlowWatch(body, limits, lambda: body.received)
     try:
         return await body.whole()

@@ -20,7 +20,7 @@ from aiohttp.web_protocol import ERROR, PayloadAccessError, RequestHandler
 from bursar_common.ids import uuid7
 from bursar_common.wire import Refused
 from bursar_edge.incoming import REASONS, Incoming, answer_headers
-from bursar_edge.known_head import Body, KnownHead, learn
+from bursar_edge.known_head import VIEW_BYTES, Body, KnownHead, learn
 from bursar_edge.refusals import say
 
 _BODY_IS_OVER = PayloadAccessError()
@@ -150,7 +150,7 @@ class ClientConnection(RequestHandler):
                 self._body = None
             if not rest:
                 return
-            data = rest
+            data = bytes(rest)
         if self._ahead == 0 and self._known is not None and self._cut_short(data, self._known):
             return
         count = self._request_count
@@ -182,11 +182,11 @@ class ClientConnection(RequestHandler):
         waiter.set_result(None)
         if self._head_handle is not None:
             self._stop_head_timer()
-        rest = body.feed(data[begin:])
+        rest = body.feed(data[begin:] if length < VIEW_BYTES else memoryview(data)[begin:])
         if not body.is_eof():
             self._body = body
         elif rest:  # sent without waiting for the answer: the parser queues and bounds such
-            self.data_received(rest)
+            self.data_received(bytes(rest))
         return True
 
     def _remember(self, data: bytes, requests: int) -> None:

@@ -75,7 +75,7 @@ class Kept:
         self.facts = facts
         self.known = known
         """Credentials of this request, to be taken out whatever they look like."""
-        self.body = facts.head.body
+        self.body = bytes(facts.head.body)
         self.prompt_bytes = self.taken = len(self.body)
         self.prompt_cut = False
         if self.taken > MAX_PROMPT_BYTES or not store.take(self.taken):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from bursar_common.keys import KEY_PREFIX, sha256_hex
 from bursar_common.wire import KeyHash
 
+MAX_SETTLED = 256
+"""References whose credential is remembered; they come from the operator's configuration."""
 MAX_SECRET_BYTES = 16 * 1024
 """Bytes of a credential file: above any key or token."""
 MAX_CREDENTIAL_CHARS = 8 * 1024
@@ -58,13 +60,16 @@ class CredentialStore:
         self._secrets_dir = None if secrets_dir is None else Path(os.path.realpath(secrets_dir))
         self._sound = frozenset(value for value in self._env.values() if _is_sound(value))
         self._files: dict[str, tuple[tuple[int, int], str]] = {}
+        self._settled: dict[str, Resolved] = {}
+        """By references: those that resolve to what was in the environment at the start, for good."""
 
     def resolve(self, references: str) -> Resolved | None:
         """The first of the comma separated references that resolves, None if none does. A value that is one of our own
         keys never resolves: it would not be a provider's."""
-        value = self._env.get(references[4:], "") if references.startswith("env:") else ""
-        if value and value in self._sound:  # one name, as most often
-            return Resolved(references, value)
+        settled = self._settled.get(references)
+        if settled is not None:
+            return settled
+        files = False
         for reference in references.split(","):
             reference = reference.strip()
             kind, _, name = reference.partition(":")
@@ -73,8 +78,12 @@ class CredentialStore:
                 value = self._env.get(name, "")
             elif kind == "file" and name:
                 value = self._file(name)
+                files = True
             if value and (value in self._sound or _is_sound(value)):
-                return Resolved(reference, value)
+                found = Resolved(reference, value)
+                if not files and len(self._settled) < MAX_SETTLED:
+                    self._settled[references] = found
+                return found
         return None
 
     def _file(self, name: str) -> str:

@@ -131,7 +131,7 @@ async def exchange(
     connector: BaseConnector,
     origin: Origin,
     head: bytes,
-    body: bytes,
+    body: bytes | memoryview,
     *,
     answer_s: float | EqualWaits[Any],
     no_body: bool = False,

@@ -35,7 +35,7 @@ class BadHead(Exception):
 class RequestHead(msgspec.Struct):
     """The deciding fields, and the body to forward."""
 
-    body: bytes
+    body: bytes | memoryview
     """As it came, or without the model's ``provider/`` prefix; empty once it was sent."""
     model: str
     """Without the prefix."""
@@ -68,9 +68,9 @@ _decode = msgspec.json.Decoder(Head, dec_hook=_seen.hook).decode
 _decode_lenient = msgspec.json.Decoder(LENIENT, dec_hook=_seen.hook).decode
 
 
-def read_head(body: bytes, *, betas: tuple[str, ...] = (), needs_max_tokens: bool = True) -> RequestHead:
+def read_head(body: bytes | memoryview, *, betas: tuple[str, ...] = (), needs_max_tokens: bool = True) -> RequestHead:
     """Read a request's body. Raises BadHead on anything the contract answers with 400."""
-    if body.startswith(BYTE_ORDER_MARK):
+    if body[:3] == BYTE_ORDER_MARK:
         raise BadHead("the body starts with a byte order mark; send plain UTF-8 JSON")
     seen = _seen.names
     seen.clear()
@@ -95,12 +95,12 @@ def read_head(body: bytes, *, betas: tuple[str, ...] = (), needs_max_tokens: boo
     slash = name.find("/")
     if slash > 0:
         provider, name = name[:slash], name[slash + 1 :]
-        body = cut_prefix(body)
+        body = cut_prefix(bytes(body))
     effort, user_id = _effort(head), _user_id(head)
     return RequestHead(body, name, provider, max_tokens, stream, features, effort, user_id)
 
 
-def _read_lenient(body: bytes) -> Any:
+def _read_lenient(body: bytes | memoryview) -> Any:
     """The same for a body whose other parts have shapes we do not expect: they are the provider's to judge."""
     _seen.names.clear()
     try:

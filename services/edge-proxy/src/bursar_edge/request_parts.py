@@ -161,7 +161,7 @@ class _Tally:
             self.blocks(content if isinstance(content, list) else [content], depth + 1)
 
 
-def features_of(head: Any, body: bytes, speed: str, betas: tuple[str, ...]) -> Features:
+def features_of(head: Any, body: bytes | memoryview, speed: str, betas: tuple[str, ...]) -> Features:
     """What the body says about its possible cost. ``head`` is a Head, or its lenient twin: then the parts are converted
     one by one, and what has no known shape counts as text."""
     if not isinstance(head, Head):

@@ -19,8 +19,8 @@ NAMES_KNOWN = 1024
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) ([\x20-\x7e]*)")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BODILESS = frozenset((204, 205, 304))
-_NOT_ORDINARY = frozenset((b"connection", b"transfer-encoding", b"upgrade", b"trailer"))
-_lowered: dict[bytes, bytes] = {}
+_NOT_ORDINARY = frozenset(("connection", "transfer-encoding", "upgrade", "trailer"))
+_lowered: dict[bytes, str] = {}
 
 
 class Headers:
@@ -28,16 +28,16 @@ class Headers:
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: dict[bytes, bytes]) -> None:
+    def __init__(self, values: dict[str, bytes]) -> None:
         self._values = values
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """By lower-case name."""
-        value = self._values.get(name.encode())
+        value = self._values.get(name)
         return default if value is None else value.decode("utf-8", "surrogateescape")
 
     def __contains__(self, name: str) -> bool:
-        return name.encode() in self._values
+        return name in self._values
 
 
 class WholeBody:
@@ -75,12 +75,12 @@ def read_whole(data: bytes) -> WholeAnswer | None:
     head = data[:end]
     lines = head.split(b"\r\n")
     breaks = len(lines) - 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or 0 in head:
         return None
     status = _STATUS.fullmatch(lines[0])
     if status is None:
         return None
-    values: dict[bytes, bytes] = {}
+    values: dict[str, bytes] = {}
     pairs: list[Header] = []
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
@@ -88,16 +88,16 @@ def read_whole(data: bytes) -> WholeAnswer | None:
         if lowered is None:
             if not colon or _TOKEN.fullmatch(name) is None:
                 return None
-            lowered = name.lower()
+            lowered = name.lower().decode("ascii")
             if len(_lowered) < NAMES_KNOWN and len(name) <= 64:
                 _lowered[name] = lowered
         value = value.strip(b" \t")
         if lowered not in values:
             values[lowered] = value
-        elif lowered == b"content-length":
+        elif lowered == "content-length":
             return None
         pairs.append((name, value))
-    length = values.get(b"content-length", b"")
+    length = values.get("content-length", b"")
     if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) != len(data) - end - 4:
         return None
     code = int(status[1])
