@@ -45,13 +45,14 @@ class Finance:
     async def append(self, *events: Usage) -> None:
         """Append and wait until the aggregator has written them."""
         await self.log.append([usage_record(event) for event in events])
-        await self._written(USAGE_TOPIC, GROUP)
+        await self.written(USAGE_TOPIC, GROUP)
 
     async def append_correction(self, record: NewRecord) -> None:
         await self.log.append([record])
-        await self._written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
+        await self.written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
 
-    async def _written(self, topic: str, group: str) -> None:
+    async def written(self, topic: str, group: str) -> None:
+        """Wait until the aggregator has written the topic to its end."""
         end = await self.log.end_offset(topic, 0)
         async with asyncio.timeout(WRITTEN_WITHIN_S):
             while (await self.log.committed(group, topic, 0) or 0) < end:

@@ -20,6 +20,7 @@ from bursar_common.events import (
     decode_usage,
     encode_event,
 )
+from bursar_common.finance import FINANCE_TYPES, USAGE_CORRECTED, Correction
 from bursar_common.governance import DOCUMENT_TYPES, Applied, Provider, VirtualKey, project, read_document
 from bursar_common.price_documents import BookDocument
 from bursar_common.pricing import PriceBook, cost
@@ -43,13 +44,18 @@ def _examples() -> list[tuple[str, str]]:
 EXAMPLES = _examples()
 GOVERNANCE = [(type_, text) for type_, text in EXAMPLES if not type_.startswith("bursar.usage.")]
 WRITTEN = {
-    *(f"bursar.{entity}.{action}.v1" for entity in DOCUMENT_TYPES for action in ("created", "changed", "deleted")),
+    *(
+        f"bursar.{entity}.{action}.v1"
+        for entity in (*DOCUMENT_TYPES, *FINANCE_TYPES)
+        for action in ("created", "changed", "deleted")
+    ),
+    USAGE_CORRECTED,
     events.USAGE_RECORDED,
     events.USAGE_EXPIRED,
     events.USAGE_DENIED,
     "bursar.price_book.created.v1",
     events.DEAD_LETTER_RETRIED,
-} - {"bursar.config.deleted.v1"}
+} - {"bursar.config.deleted.v1", "bursar.period_close.changed.v1", "bursar.period_close.deleted.v1"}
 
 
 def example(type_: str) -> bytes:
@@ -73,7 +79,11 @@ def test_every_type_that_is_written_has_one_example() -> None:
 def test_an_example_decodes_and_is_written_the_same_way(type_: str, text: str) -> None:
     envelope = decode_envelope(text.encode())
     assert (envelope.type, envelope.specversion, envelope.datacontenttype) == (type_, "1.0", "application/json")
-    data: msgspec.Struct = decode_usage(envelope) if type_.startswith("bursar.usage.") else decode_governance(envelope)
+    data: msgspec.Struct
+    if type_ == USAGE_CORRECTED:
+        data = msgspec.json.decode(envelope.data, type=Correction)
+    else:
+        data = decode_usage(envelope) if type_.startswith("bursar.usage.") else decode_governance(envelope)
     written = encode_event(
         id=envelope.id, source=envelope.source, type=type_, time=envelope.time, subject=envelope.subject, data=data
     )
@@ -89,7 +99,7 @@ def test_a_governance_example_applies_and_its_document_is_the_entity(type_: str,
     applied = project(data, data.seen)
     assert isinstance(applied, Applied)
     assert applied.versions[data.entity_id] == data.seen[data.entity_id] + 1
-    if data.document is not None and entity in DOCUMENT_TYPES:
+    if data.document is not None and entity in {**DOCUMENT_TYPES, **FINANCE_TYPES}:
         document = read_document(entity, data.document)
         written = json.loads(msgspec.json.encode(document))
         assert written == data.document, "a field that the entity does not have"

@@ -149,4 +149,22 @@ ORDER BY day, provider, provider_credential, model"""
     return sql, {"from_ms": from_ms, "to_ms": to_ms}
 
 
+def request(request_id: str) -> Question:
+    """What one request costs now, corrections included; nothing for one that was refused, or is unknown."""
+    sql = """SELECT toUnixTimestamp64Milli(started_at) AS started_at_ms, cost_nusd, list_cost_nusd FROM bursar.usage
+WHERE request_id = {request:String} AND outcome != 'refused' AND provider != 'simulator' LIMIT 1"""
+    return sql, {"request": request_id}
+
+
+def corrections(month: str) -> Question:
+    """Charges of kind correction booked in a month, by request."""
+    sql = f"""SELECT request_id, formatDateTime(belongs_to_month, '%Y-%m') AS of_month, team_id, any(c.team) AS team,
+    virtual_key_id, sum(c.cost_nusd) AS cost_nusd, sum(c.list_cost_nusd) AS list_cost_nusd
+FROM bursar.charges AS c
+WHERE booked_month = toDate({{month:String}}) AND charge_kind = 'correction'
+GROUP BY request_id, belongs_to_month, team_id, virtual_key_id
+ORDER BY request_id LIMIT {MAX_LINES}"""
+    return sql, {"month": f"{month}-01"}
+
+
 assert CORRECTIONS_TOPIC == "bursar.corrections.v1"  # as the schema names it

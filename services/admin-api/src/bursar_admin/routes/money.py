@@ -6,6 +6,7 @@ from bursar_admin.desk import Desk
 from bursar_admin.routes import (
     Route,
     allocations,
+    corrections,
     exports,
     finance,
     imports,
@@ -17,5 +18,5 @@ from bursar_admin.routes import (
 
 
 def routes(desk: Desk) -> list[Route]:
-    modules = (quota, usage_report, imports, exports, organizations, finance, allocations, statements)
+    modules = (quota, usage_report, imports, exports, organizations, finance, allocations, corrections, statements)
     return [route for module in modules for route in module.routes(desk)]

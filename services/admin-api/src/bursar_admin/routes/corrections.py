@@ -1,0 +1,143 @@
+"""``/api/finance/corrections``: what is added to one request's cost, after the fact, as an event of the log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from bursar_admin.closing import last_closed, read_month
+from bursar_admin.desk import Desk
+from bursar_admin.errors import Refusal, bad_field, conflict
+from bursar_admin.fields import Description, Reference
+from bursar_admin.queries import books
+from bursar_admin.quota import usd
+from bursar_admin.requests import check_query, json_answer, read
+from bursar_admin.routes import Route
+from bursar_admin.routes.exports import MONTH
+from bursar_admin.schemas import REQUIRED, Body
+from bursar_common.clock import rfc3339
+from bursar_common.eventlog.port import NewRecord
+from bursar_common.events import CORRECTIONS_TOPIC, encode_event
+from bursar_common.finance import USAGE_CORRECTED, Correction, month_of_ms, next_month
+
+PATH = "/api/finance/corrections"
+MAX_CORRECTION_NUSD = 1_000_000 * 1_000_000_000
+"""A million dollars on one request is a misplaced decimal point."""
+Amount = Annotated[int, Field(ge=-MAX_CORRECTION_NUSD, le=MAX_CORRECTION_NUSD)]
+
+
+class CorrectionBody(Body):
+    """What is added; negative lowers it. Budgets are not touched: their windows are over."""
+
+    request_id: Reference | None = None
+    cost_nusd: Amount | None = Field(None, description="Added to the billed cost, nano-dollars.")
+    list_cost_nusd: Amount | None = Field(None, description="Added to the list cost, nano-dollars; default: the same.")
+    reason: Description | None = None
+    correction_id: Reference | None = Field(
+        None, description="Your id of it: sent again with the same id it counts once. Default: a new one."
+    )
+
+
+REQUIRED[CorrectionBody] = ("request_id", "cost_nusd", "reason")
+
+
+class CorrectionAnswer(TypedDict):
+    correction_id: str
+    request_id: str
+    corrected_at: str
+    reason: str
+    cost_nusd: int
+    cost_usd: str | None
+    list_cost_nusd: int
+    list_cost_usd: str | None
+    belongs_to_month: str
+    booked_month: str
+
+
+class CorrectionDone(TypedDict):
+    message: str
+    correction: CorrectionAnswer
+
+
+class CorrectionList(TypedDict):
+    month: str
+    corrections: list[dict[str, Any]]
+
+
+class Corrections:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", PATH, self.list, "list_corrections",
+                  "Everything booked in a month as a correction, charges taken back included.", CorrectionList,
+                  query=(MONTH,), asks_analytics=True),
+            Route("POST", PATH, self.create, "create_correction",
+                  "Correct one request's cost. It is booked in the request's month, or in the next open one.",
+                  CorrectionDone, body=CorrectionBody, creating=True, asks_analytics=True),
+        ]  # fmt: skip
+
+    async def list(self, request: web.Request) -> web.Response:
+        query = check_query(request, (MONTH,))
+        month = read_month(query.get("month"), self.desk.clock.now_ms())
+        rows = await self.desk.analytics.rows(*books.corrections(month))
+        return json_answer({"month": month, "corrections": rows})
+
+    async def create(self, request: web.Request) -> web.Response:
+        check_query(request)
+        body = await read(request, CorrectionBody, creating=True)
+        request_id, cost, reason = body.request_id, body.cost_nusd, body.reason
+        assert request_id is not None
+        assert cost is not None
+        listed = body.list_cost_nusd if body.list_cost_nusd is not None else cost
+        if not reason:
+            raise bad_field("reason", "is needed: whoever reads the books wants to know why", reason, "a few words")
+        if not cost and not listed:
+            raise bad_field("cost_nusd", "changes nothing", cost, "an amount that is not 0")
+        found = await self.desk.analytics.rows(*books.request(request_id))
+        if not found:
+            raise Refusal(404, "not_found_error", "There is no charged request of that id.")
+        row = found[0]
+        if row["cost_nusd"] + cost < 0 or row["list_cost_nusd"] + listed < 0:
+            raise conflict("The request would cost less than nothing.", cost_nusd=row["cost_nusd"])
+        correction = Correction(
+            correction_id=body.correction_id or self.desk.mint(),
+            request_id=request_id,
+            corrected_at_ms=self.desk.clock.now_ms(),
+            reason=reason,
+            actor=self.desk.access.actor,
+            cost_nusd=cost,
+            list_cost_nusd=listed,
+        )
+        value = encode_event(
+            id=correction.correction_id,
+            source="bursar/admin",
+            type=USAGE_CORRECTED,
+            time=rfc3339(correction.corrected_at_ms),
+            subject=request_id,
+            data=correction,
+        )
+        await self.desk.journal.append_usage([NewRecord(CORRECTIONS_TOPIC, request_id, value)])
+        belongs = month_of_ms(row["started_at_ms"])
+        last = last_closed(self.desk.projection)
+        answer: CorrectionAnswer = {
+            "correction_id": correction.correction_id,
+            "request_id": request_id,
+            "corrected_at": rfc3339(correction.corrected_at_ms),
+            "reason": reason,
+            "cost_nusd": cost,
+            "cost_usd": usd(cost),
+            "list_cost_nusd": listed,
+            "list_cost_usd": usd(listed),
+            "belongs_to_month": belongs,
+            "booked_month": max(belongs, next_month(last)) if last else belongs,
+        }
+        return json_answer({"message": "Correction recorded.", "correction": answer})
+
+
+def routes(desk: Desk) -> list[Route]:
+    return Corrections(desk).routes()
