@@ -20,6 +20,8 @@ class Field:
     checkbox: bool
     empty: str
     label_id: str
+    moment: str = ""
+    """Of a field of date and time: what the browser writes into it, and sends as it is while nobody touches it."""
 
 
 @dataclass
@@ -52,7 +54,8 @@ class Form:
         typed = {each.name: given.pop(each.name) for each in self.fields if each.name in given}
         assert not given, f"no such fields: {given}"
         values = {
-            each.name: typed.get(each.name, each.checked if each.checkbox else each.value) for each in self.fields
+            each.name: typed.get(each.name, each.checked if each.checkbox else each.moment or each.value)
+            for each in self.fields
         }
         for each in self.fields:
             said = _said(each, values[each.name])
@@ -88,7 +91,7 @@ def _said(each: Field, value: Any) -> tuple[Any] | None:
         except ValueError:
             return (text,)
     if each.kind == "time":
-        return (f"{text}:00Z",)
+        return (text if text == each.moment else f"{text}:00Z",)
     return (text,)
 
 
@@ -168,6 +171,7 @@ class _Reader(HTMLParser):
             named.get("type") == "checkbox",
             named.get("data-empty", ""),
             named.get("id", ""),
+            named.get("data-moment", ""),
         )
 
     def _add(self, form: Form, named: dict[str, str], value: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
@@ -158,13 +157,6 @@ def choices(view: View, entity: str, chosen: str | None) -> list[tuple[str, str]
     return shown
 
 
-def local_time(text: str | None, timezone: str) -> str:
-    """A moment as a field of date and time has it, in the viewer's zone."""
-    if not text:
-        return ""
-    return datetime.fromisoformat(text).astimezone(ZoneInfo(timezone)).strftime("%Y-%m-%dT%H:%M")
-
-
 def checked_query(view: View, *names: str) -> None:
     """Raises Refusal (400) for a parameter that nobody reads: an address must not promise more than it does."""
     allowed = {*CARRIED, *names}
@@ -245,7 +237,6 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             "example_model": EXAMPLE_MODEL,
             "key_prefix": KEY_PREFIX,
             "state_of": state_of,
-            "local_time": lambda text: local_time(text, view.timezone),
             "override": None,
         }
         if row is not None:

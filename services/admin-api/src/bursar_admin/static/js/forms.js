@@ -18,6 +18,15 @@ function put(body, path, value) {
   });
 }
 
+/** A moment as a field of date and time has it, in this browser's zone. */
+function local(iso) {
+  const moment = new Date(iso);
+  const shifted = new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000);
+  return Number.isNaN(moment.getTime()) ? "" : shifted.toISOString().slice(0, 16);
+}
+
+for (const field of document.querySelectorAll("input[data-moment]")) field.value = local(field.dataset.moment);
+
 /** What a field says: undefined leaves it out. data-type: text | number | boolean | list | time | json; data-empty="null"
     clears where the field is empty. */
 function valueOf(field) {
@@ -33,6 +42,8 @@ function valueOf(field) {
   }
   if (kind === "boolean") return text === "true";
   if (kind === "time") {
+    // A field knows minutes; what nobody touched is sent as it came.
+    if (field.dataset.moment && field.value === local(field.dataset.moment)) return field.dataset.moment;
     const moment = new Date(text);
     return Number.isNaN(moment.getTime()) ? text : moment.toISOString();
   }
