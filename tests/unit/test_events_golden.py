@@ -21,7 +21,15 @@ from bursar_common.events import (
     encode_event,
 )
 from bursar_common.finance import FINANCE_TYPES, USAGE_CORRECTED, Correction
-from bursar_common.governance import DOCUMENT_TYPES, Applied, Provider, VirtualKey, project, read_document
+from bursar_common.governance import (
+    DOCUMENT_TYPES,
+    Applied,
+    ContentDeletion,
+    Provider,
+    VirtualKey,
+    project,
+    read_document,
+)
 from bursar_common.price_documents import BookDocument
 from bursar_common.pricing import PriceBook, cost
 from bursar_common.scopes import parse_counter_id
@@ -42,7 +50,7 @@ def _examples() -> list[tuple[str, str]]:
 
 
 EXAMPLES = _examples()
-GOVERNANCE = [(type_, text) for type_, text in EXAMPLES if not type_.startswith("bursar.usage.")]
+GOVERNANCE = [(type_, text) for type_, text in EXAMPLES if not type_.startswith(("bursar.usage.", "bursar.content."))]
 WRITTEN = {
     *(
         f"bursar.{entity}.{action}.v1"
@@ -53,6 +61,8 @@ WRITTEN = {
     events.USAGE_RECORDED,
     events.USAGE_EXPIRED,
     events.USAGE_DENIED,
+    events.CONTENT_RECORDED,
+    "bursar.content_deletion.created.v1",
     "bursar.price_book.created.v1",
     events.DEAD_LETTER_RETRIED,
 } - {"bursar.config.deleted.v1", "bursar.period_close.changed.v1", "bursar.period_close.deleted.v1"}
@@ -82,6 +92,8 @@ def test_an_example_decodes_and_is_written_the_same_way(type_: str, text: str) -
     data: msgspec.Struct
     if type_ == USAGE_CORRECTED:
         data = msgspec.json.decode(envelope.data, type=Correction)
+    elif type_ == events.CONTENT_RECORDED:
+        data = events.decode_content(envelope)
     else:
         data = decode_usage(envelope) if type_.startswith("bursar.usage.") else decode_governance(envelope)
     written = encode_event(
@@ -103,6 +115,14 @@ def test_a_governance_example_applies_and_its_document_is_the_entity(type_: str,
         document = read_document(entity, data.document)
         written = json.loads(msgspec.json.encode(document))
         assert written == data.document, "a field that the entity does not have"
+
+
+def test_a_deletion_of_content_names_one_whose_it_is() -> None:
+    data = decode_governance(decode_envelope(example("bursar.content_deletion.created.v1")))
+    deletion = msgspec.convert(data.document, ContentDeletion)
+    assert deletion.id == data.entity_id
+    assert [bool(each) for each in (deletion.user_id, deletion.virtual_key_id, deletion.session_id)].count(True) == 1
+    assert msgspec.to_builtins(deletion) == data.document
 
 
 def test_the_price_book_is_named_by_its_content() -> None:
