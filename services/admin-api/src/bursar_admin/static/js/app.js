@@ -1,4 +1,5 @@
 // What every page does: zone, theme, menus, copying, search, times.
+import "./csv.js";
 import { writeTimes } from "./times.js";
 
 const YEAR_S = 31_536_000;

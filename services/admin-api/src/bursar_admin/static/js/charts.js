@@ -157,13 +157,21 @@ function placeLegend(element, kept) {
   const slot = chart.convertToPixel({ xAxisIndex: 0 }, Math.min(at + 1, data.starts.length - 1)) - chart.convertToPixel({ xAxisIndex: 0 }, Math.max(0, Math.min(at, data.starts.length - 2)));
   const left = Math.min(chart.convertToPixel({ xAxisIndex: 0 }, at) + Math.min(slot * 0.4, 14) + 8, width - LABEL_WIDTH);
   let below = 0;
-  let top = chart.convertToPixel({ yAxisIndex: 0 }, 0) + LABEL_HEIGHT / 2;
-  data.series.forEach((each, index) => {
+  let floor = chart.convertToPixel({ yAxisIndex: 0 }, 0) + LABEL_HEIGHT / 2;
+  const tops = data.series.map((each) => {
     const middle = chart.convertToPixel({ yAxisIndex: 0 }, below + each.values[at] / 2) - LABEL_HEIGHT / 2;
     below += each.values[at];
-    top = Math.min(middle, top - LABEL_HEIGHT);
+    floor = Math.min(middle, floor - LABEL_HEIGHT);
+    return floor;
+  });
+  // What does not fit above goes down again, from the topmost on.
+  tops.reduceRight((ceiling, top, index) => {
+    tops[index] = Math.max(top, ceiling);
+    return tops[index] + LABEL_HEIGHT;
+  }, 0);
+  tops.forEach((top, index) => {
     items[index].style.left = `${left}px`;
-    items[index].style.top = `${Math.max(0, top)}px`;
+    items[index].style.top = `${top}px`;
   });
 }
 
