@@ -21,7 +21,8 @@ together. Every sample carries the label `service`, so queries, alerts and dashb
 
 - Scrape: [`deploy/prometheus/prometheus.yml`](../deploy/prometheus/prometheus.yml) is an example for both shapes, with
   [alert rules](../deploy/prometheus/rules.yml). Scrape with `honor_labels: true`, so that `service` stays ours.
-- Look: [`deploy/grafana`](../deploy/grafana) has a dashboard for spend and one for reliability.
+- Look: [`deploy/grafana`](../deploy/grafana) has a dashboard for spend and one for reliability; import the files, or
+  point a dashboard provider of Grafana at the folder.
 - Push instead: the same metrics over OTLP, see [telemetry.md](telemetry.md).
 
 ## Who may read
