@@ -89,6 +89,7 @@ def environments(environ: dict[str, str], **changes: object) -> dict[str, dict[s
 def test_secrets_go_only_to_those_who_need_them() -> None:
     environ = OWN | {"ANTHROPIC_API_KEY": "sk-bf-mine", "ANTHROPIC_AUTH_TOKEN": "sk-bf-mine", "PATH": "/bin"}
     environ |= {"BURSAR_CREDENTIAL_ENV": "OTHER", "OTHER": "sk-other", "BURSAR_HOLD_TTL_S": "30"}
+    environ |= {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=receiver"}
     by_part = environments(environ)
 
     def holders(value: str) -> set[str]:
@@ -101,6 +102,7 @@ def test_secrets_go_only_to_those_who_need_them() -> None:
     assert holders("admin") == {"admin"}
     services = {"enforcer", "admin", "aggregator", "edge"}
     assert holders("internal") == services
+    assert holders("api-key=receiver") == services
     assert {part for part in by_part if by_part[part].get("BURSAR_HOLD_TTL_S") == "30"} == services
     assert all(variables["PATH"] == "/bin" for variables in by_part.values())
 

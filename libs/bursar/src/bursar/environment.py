@@ -108,6 +108,7 @@ def child_environments(
     withheld |= {name.strip() for name in environ.get("BURSAR_CREDENTIAL_ENV", "").split(",")}
     plain = {n: v for n, v in environ.items() if not n.startswith(("BURSAR_", "ANTHROPIC_")) and n not in withheld}
     plain["PYTHONUNBUFFERED"] = "1"
+    unobserved = {n: v for n, v in plain.items() if not n.startswith("OTEL_")}  # headers of a receiver are secrets
     common = plain | {n: v for n, v in environ.items() if n.startswith("BURSAR_") and n not in withheld}
     common |= {"BURSAR_HOME": str(home.path), "BURSAR_INTERNAL_TOKEN": secrets.internal_token}
     common |= {"BURSAR_SINGLE_MACHINE": "true", "BURSAR_SIMULATOR_URL": addresses.simulator_url}
@@ -119,8 +120,8 @@ def child_environments(
     if addresses.bind not in ("0.0.0.0", "::"):
         hosts.append(addresses.bind)
     return {
-        "redis": plain,
-        "simulator": plain,
+        "redis": unobserved,
+        "simulator": unobserved,
         "enforcer": common
         | hashing
         | {"BURSAR_REDIS_URL": "unix:run/redis.sock", "BURSAR_ENFORCER_LISTEN": enforcer_url},
