@@ -444,3 +444,29 @@ async def test_deltas_say_each_request_once(tmp_path, receiver):
     )
     assert total == 6
     assert len(receiver.metrics) > 2
+
+
+async def test_a_trace_that_cannot_be_written_is_nobodys_trouble(tmp_path, receiver, monkeypatch, capsys):
+    def fail(*_):
+        raise ValueError("odd")
+
+    monkeypatch.setattr("bursar_edge.tracing.RequestTrace._spans", fail)
+    async with traced(tmp_path, receiver) as around:
+        assert b"200 OK" in await around.raw(post(SMALL))
+        around.enforcer.decide = lambda ask: wire.Refused("unknown_key")
+        assert b"401" in await around.raw(post(SMALL))
+        await around.event()
+        await around.enforcer.wait_for(wire.Settle)
+    assert receiver.spans == []
+    assert "trace_not_written" in "".join(capsys.readouterr())
+
+
+async def test_what_a_provider_says_is_cut(tmp_path, receiver):
+    async with traced(tmp_path, receiver) as around:
+        error = b'{"type":"error","error":{"type":"%b","message":"busy"}}' % (b"x" * 5000)
+        around.upstream.answers(json_answer(error, status="500 Oops"))
+        await around.raw(post(SMALL))
+        spans = await receiver.wait_spans(3)
+    said = [each.attributes["error.type"] for each in spans if "error.type" in each.attributes]
+    assert said
+    assert all(set(each) == {"x"} and len(each) <= 256 for each in said)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bursar_common.spans import SERVER, Context, attribute, known_attribute, read_context, span
+from bursar_common.spans import MAX_VALUE_CHARS, SERVER, Context, attribute, known_attribute, read_context, span
 from bursar_common.tracing import Tracing, new_id
 from bursar_common.wire import Admit, Admitted, Operation, Refused, Reply
 
@@ -40,7 +40,7 @@ def _admission(
         attribute("bursar.request_id", admit.request_id),
         known_attribute("bursar.admission", answer),
         known_attribute("bursar.batch_operations", operations),
-        known_attribute("gen_ai.request.model", admit.model),
+        known_attribute("gen_ai.request.model", admit.model[:MAX_VALUE_CHARS]),
     ]
     if isinstance(reply, Refused):
         attributes.append(known_attribute("bursar.refused_by", reply.reason))

@@ -12,11 +12,25 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 
+import structlog
+
 from bursar_common.events import Usage
-from bursar_common.spans import CLIENT, SERVER, Context, Value, attribute, known_attribute, read_context, span
+from bursar_common.spans import (
+    CLIENT,
+    MAX_VALUE_CHARS,
+    SERVER,
+    Context,
+    Value,
+    attribute,
+    known_attribute,
+    read_context,
+    span,
+)
 from bursar_common.tracing import Tracing, new_id
 from bursar_edge.link import Origin
 from bursar_edge.usage_event import Facts
+
+log = structlog.get_logger()
 
 ROUTE = "/v1/messages"
 REMEMBERED = 4096
@@ -159,6 +173,12 @@ class RequestTrace:
         self._write(facts, usage, usage.outcome, "")
 
     def _write(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> None:
+        try:
+            self._tracing.export.add(*self._spans(facts, usage, outcome, reason))
+        except Exception:  # whatever it is: the request has been answered, and is not to suffer
+            log.exception("trace_not_written", request_id=facts.request_id)
+
+    def _spans(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> list[bytes]:
         owners = request_id = attribute("bursar.request_id", facts.request_id)
         if usage is not None:
             owners = request_id + _owners(
@@ -175,17 +195,23 @@ class RequestTrace:
             spans.append(self._admission_span(facts, reason))
         if self.sent_ns and usage is not None:
             spans.append(self._provider_span(facts, usage, owners))
-        self._tracing.export.add(*spans)
+        return spans
 
     def _request_span(self, facts: Facts, usage: Usage | None, outcome: str, reason: str, owners: bytes) -> bytes:
-        status, model = facts.status, facts.head.model
+        status, model = facts.status, facts.head.model[:MAX_VALUE_CHARS]
         if usage is None:
             attributes = [owners, _request_facts(model, outcome, reason, status, facts.error_type, "", "")]
         else:
             attributes = [
                 owners,
                 _request_facts(
-                    model, outcome, usage.refused_by, status, usage.error_type, usage.provider, usage.billing
+                    model,
+                    outcome,
+                    usage.refused_by,
+                    status,
+                    usage.error_type[:MAX_VALUE_CHARS],
+                    usage.provider,
+                    usage.billing,
                 ),
                 _booked_on(usage.agent_id, usage.project, usage.repository, usage.environment, usage.cost_center),
                 known_attribute("bursar.estimated", usage.estimated),
@@ -225,18 +251,19 @@ class RequestTrace:
 
     def _provider_span(self, facts: Facts, usage: Usage, owners: bytes) -> bytes:
         assert facts.admitted is not None
+        model = usage.requested_model[:MAX_VALUE_CHARS]
         reader, url = facts.reader, self.to.url if self.to is not None else None
         failed = usage.outcome in ("unknown", "upstream_error") or bool(usage.error_type)
         attributes = [
             owners,
             _call_facts(
                 facts.admitted.route.kind,
-                usage.requested_model,
-                reader.model if reader is not None else "",
+                model,
+                reader.model[:MAX_VALUE_CHARS] if reader is not None else "",
                 usage.max_tokens,
                 usage.stream,
                 usage.status,
-                (usage.error_type or usage.outcome) if failed else "",
+                (usage.error_type[:MAX_VALUE_CHARS] or usage.outcome) if failed else "",
                 (url.host or "") if url is not None else "",
                 url.port if url is not None else None,
             ),
@@ -253,7 +280,7 @@ class RequestTrace:
         return span(
             Context(self.context.trace_id, new_id(8), True, self.context.state),
             self.context.span_id,
-            f"chat {usage.requested_model}",
+            f"chat {model}",
             CLIENT,
             self.sent_ns,
             self.ended_ns,
