@@ -23,6 +23,7 @@ def test_it_only_reads_bursars_database_within_a_quota() -> None:
     assert text("users/finance/profile") == text("users/finance/quota") == "finance"
     assert text("profiles/finance/readonly") == "2"  # neither writes nor may take this setting back
     assert int(text("quotas/finance/interval/queries")) > 0
+    assert text("users/finance/databases/bursar/content/filter") == "0"  # prompts and answers are none of its business
     for setting in ("max_execution_time", "max_memory_usage", "max_result_rows"):
         assert text(f"profiles/finance/constraints/{setting}/max") == text(f"profiles/finance/{setting}")
 

@@ -44,9 +44,7 @@ class Writes(Protocol):
 class LogWorker:
     """One loop over one partition. Its steps: read, insert, bury, commit; a crash repeats what was not committed."""
 
-    def __init__(
-        self, event_log: EventLog, writer: Writes, *, topic: str = USAGE_TOPIC, partition: int = 0
-    ) -> None:
+    def __init__(self, event_log: EventLog, writer: Writes, *, topic: str = USAGE_TOPIC, partition: int = 0) -> None:
         self._event_log = event_log
         self._writer = writer
         self._topic = topic
