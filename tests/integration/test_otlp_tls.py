@@ -1,0 +1,112 @@
+"""OTLP over TLS: a receiver's own certificate authority, and the client's certificate, over HTTP and gRPC."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from aiohttp import web
+
+from bursar_common.otlp import NotSent, destination, sender_to
+
+BODY = b"the body"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``ca.crt``, and ``server`` and ``client`` signed by it."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+
+    new_key = ("-newkey", "rsa:2048", "-nodes")
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=test CA")
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    for name in ("server", "client"):
+        openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", "2", "-extfile", "names", "-out", f"{name}.crt"),
+        )
+    return folder
+
+
+def environ(certificates: Path, endpoint: str, *, protocol: str = "http/protobuf", **more: str) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates / "ca.crt"),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates / "client.key"),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates / "client.crt"),
+        **more,
+    }
+
+
+async def send(variables: dict[str, str]) -> bytes:
+    to = destination(variables, "traces", [])
+    assert to is not None
+    sender = sender_to(to)
+    try:
+        return await sender.send(BODY)
+    finally:
+        await sender.close()
+
+
+@pytest.fixture
+async def https(certificates: Path):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.crt"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+
+    async def take(request: web.Request) -> web.Response:
+        assert await request.read() == BODY
+        return web.Response(body=b"taken")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    yield f"https://localhost:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_https_with_certificates_of_ones_own(certificates: Path, https: str) -> None:
+    assert await send(environ(certificates, https)) == b"taken"
+    without = environ(certificates, https)
+    del without["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"]
+    with pytest.raises(NotSent):
+        await send(without)
+    unknown = environ(certificates, https)
+    del unknown["OTEL_EXPORTER_OTLP_CERTIFICATE"]
+    with pytest.raises(NotSent, match="Certificate"):
+        await send(unknown)
+
+
+@pytest.fixture
+def grpcs(certificates: Path):
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.unary_unary_rpc_method_handler(lambda body, _: b"taken" if body == BODY else b"")
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+    pair = ((certificates / "server.key").read_bytes(), (certificates / "server.crt").read_bytes())
+    credentials = grpc.ssl_server_credentials((pair,), (certificates / "ca.crt").read_bytes(), True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(None)
+
+
+@pytest.mark.parametrize("scheme", ["https://", ""])
+async def test_grpc_with_certificates_of_ones_own(certificates: Path, grpcs: str, scheme: str) -> None:
+    assert await send(environ(certificates, scheme + grpcs, protocol="grpc")) == b"taken"
+    unknown = environ(certificates, scheme + grpcs, protocol="grpc", OTEL_EXPORTER_OTLP_TIMEOUT="2000")
+    del unknown["OTEL_EXPORTER_OTLP_CERTIFICATE"]
+    with pytest.raises(NotSent, match=r"gRPC (UNAVAILABLE|DEADLINE_EXCEEDED)"):
+        await send(unknown)
