@@ -127,7 +127,7 @@ def main() -> int:
             plain = ("--requests", str(options.requests), "--body", body)
             compare(f"JSON request, {body} body, edge + enforcer + Redis", options.requests, options.rounds,
                     side(gateway, off, *plain), side(gateway, on, *plain), GOVERNED)  # fmt: skip
-        request_id = gateway.call("GET", "/api/logs?limit=1&key=on")["logs"][0]["id"]
+        request_id = gateway.call("GET", f"/api/logs?limit=1&key={on.id}")["logs"][0]["id"]
         stored = gateway.call("GET", f"/api/logs/{request_id}")["log"]["content"]
         if stored is None:
             print("nothing was stored: these figures mean nothing", file=sys.stderr)
