@@ -90,7 +90,9 @@ function show(form, error) {
       continue;
     }
     place.textContent = sentence(problem);
-    const named = form.elements[problem.field];
+    const folded = place.closest("details");
+    if (folded) folded.open = true;
+    const named = form.elements[place.dataset.problem];
     const field = named instanceof RadioNodeList ? named[0] : named;
     field?.setAttribute("aria-invalid", "true");
   }
@@ -120,7 +122,10 @@ function conflict(form, error) {
       item.append(pages[child.kind] ? link(`/governance/${pages[child.kind]}/${child.id}`, child.name) : child.name);
       list.append(item);
     }
-    place.replaceChildren(error.message.split(": ")[0] + ". Move or delete them first:", list);
+    const more = error.children_count - error.children.length;
+    if (more > 0) list.append(Object.assign(document.createElement("li"), { textContent: `and ${more} more` }));
+    const deleting = form.dataset.api.startsWith("DELETE");
+    place.replaceChildren(deleting ? "Something still belongs to it. Move or delete it first:" : "Limits below are counted in this time zone. Remove them first:", list);
     return;
   }
   if (error.version !== undefined && form.dataset.here) {
