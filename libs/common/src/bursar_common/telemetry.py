@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from types import TracebackType
 
 import structlog
 import structlog.tracebacks
@@ -44,6 +46,16 @@ def configure_logging(service: str, level: str) -> None:
     )
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(max(number, logging.WARNING))
+    logging.captureWarnings(True)
+    sys.excepthook = _died
+    threading.excepthook = lambda ended: _died(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+def _died(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """The end of the process, or of a thread, by what nobody caught: one line like any other."""
+    if issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    structlog.get_logger().critical("died", exc_info=(kind, error, trace))
 
 
 def _add_service(service: str) -> structlog.typing.Processor:
