@@ -25,7 +25,7 @@ MAX_CHANGES: Final = 200
 """Changed fields noted of one event: a provider may bring hundreds of price overrides at once."""
 MAX_DEPTH: Final = 12
 """Levels of a document that are looked into; ours have four, and a stranger's must not stop the fold."""
-ABOUT: Final = ("customer_id", "team_id", "user_id", "default_virtual_key_id")
+ABOUT: Final = ("customer_id", "team_id", "user_id", "virtual_key_id", "default_virtual_key_id")
 """Fields of a document that name whom it belongs to, or is about."""
 _SECRET: Final = {"hmac": "value"}
 """Fields that are never shown, and what they are called to people."""

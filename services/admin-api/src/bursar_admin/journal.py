@@ -22,7 +22,7 @@ from bursar_admin.writes import Decision, NoChange, Write
 from bursar_common.clock import Clock, rfc3339
 from bursar_common.eventlog.port import EventLog, LogUnavailable, NewRecord, OffsetLost
 from bursar_common.events import GOVERNANCE_TOPIC, GovernanceData, decode_envelope, decode_governance, encode_event
-from bursar_common.governance import DOCUMENT_TYPES, Applied, Rejected
+from bursar_common.governance import Applied, Rejected
 from bursar_common.ids import IdMinter
 
 log = structlog.get_logger()
@@ -192,7 +192,7 @@ class Journal:
             # Poison: nobody can read it, so it changes nothing for anybody.
             log.error("governance_event_unreadable", offset=offset)
             return
-        before = self.projection.entities(data.entity).get(data.entity_id) if data.entity in DOCUMENT_TYPES else None
+        before = self.projection.document(data.entity, data.entity_id)
         verdict = self.projection.apply(data)
         self.chronicle.note(offset, envelope, data, verdict, before, self.projection)
         if envelope.id in self._outcomes:

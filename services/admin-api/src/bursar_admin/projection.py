@@ -139,6 +139,10 @@ class Projection:
     def entities(self, entity: str) -> dict[str, Any]:
         return self._by_entity[entity]
 
+    def document(self, entity: str, entity_id: str) -> Any | None:
+        """The entity, where there is one and this release keeps its kind."""
+        return self._by_entity.get(entity, {}).get(entity_id)
+
     def ordered(self, entity: str) -> list[str]:
         """Ids, oldest first."""
         return self._ordered[entity]

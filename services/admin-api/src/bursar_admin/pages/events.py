@@ -25,7 +25,10 @@ SAID = 3
 """Changes told in one line of the log; the event's own page has all."""
 FIRST_TOLD = ("team_id", "customer_id", "user_id", ".limit_nusd", ".window")
 SLUGS = {"customer": "customers", "team": "teams", "user": "users", "virtual_key": "keys", "provider": "providers"}
-ENTITY_WORDS = {"virtual_key": "key", "price_book": "price book", "dead_letter": "dead letter", "config": "settings"}
+ENTITY_WORDS = {
+    "virtual_key": "key", "price_book": "price book", "dead_letter": "dead letter", "config": "settings",
+    "period_close": "closed month", "content_deletion": "deletion of content",
+}  # fmt: skip
 FIELD_WORDS = {
     "limit_nusd": "limit", "max_overshoot_nusd": "overshoot", "opening_nusd": "opening balance", "is_active": "active",
     "value": "value", "expires_at_s": "expires", "team_id": "team", "customer_id": "customer", "user_id": "person",

@@ -20,10 +20,10 @@ from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import choice, whole
 from bursar_common.clock import rfc3339
 from bursar_common.finance import FINANCE_TYPES
-from bursar_common.governance import DOCUMENT_TYPES
+from bursar_common.governance import CONTENT_DELETION, DOCUMENT_TYPES
 
 PATH: Final = "/api/events"
-ENTITIES: Final = (*DOCUMENT_TYPES, *FINANCE_TYPES, "price_book", "dead_letter")
+ENTITIES: Final = (*DOCUMENT_TYPES, *FINANCE_TYPES, CONTENT_DELETION, "price_book", "dead_letter")
 ACTIONS: Final = ("created", "changed", "rotated", "deleted", "retried")
 OUTCOMES: Final = ("applied", "overtaken")
 OWNERS: Final = {"customer": "customer", "team": "team", "user": "user", "key": "virtual_key"}
