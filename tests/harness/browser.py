@@ -17,7 +17,7 @@ from tests.harness.require import require
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 ASKED_FOR = "BURSAR_SCREENSHOTS"
 """Set: :meth:`Tab.screenshot` writes to docs/screenshots. A usual run leaves the checkout as it was."""
-COLOURS = 160
+COLOURS = 256
 """Of a screenshot's palette: pages have few, and the files stay small enough for a repository."""
 WAIT_MS = 60_000
 """Until a page of a busy two-core machine shows its data."""
@@ -143,7 +143,7 @@ class Tab:
         path = SCREENSHOTS / f"{name}.png"
         self.page.screenshot(path=path)
         with Image.open(path) as image:
-            few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            few = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(path, optimize=True)
 
 
