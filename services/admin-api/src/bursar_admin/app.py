@@ -25,6 +25,7 @@ from bursar_admin.providers import first_events
 from bursar_admin.routes import (
     Route,
     config,
+    content,
     customers,
     dead_letters,
     events,
@@ -97,6 +98,7 @@ def route_table(desk: Desk) -> list[Route]:
             usage_sums,
             live,
             logs,
+            content,
             sessions,
             insights,
             health,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bursar_admin.analytics import Analytics
 from bursar_admin.projection import Projection
-from bursar_admin.queries import logs, sessions, sums
+from bursar_admin.queries import content, logs, sessions, sums
 from bursar_admin.queries.criteria import Criteria, criteria
 from bursar_admin.queries.dimensions import Dimension, dimension
 from bursar_admin.queries.filters import Filters
@@ -89,6 +89,11 @@ class UsageStore:
 
     async def one(self, request_id: str) -> Row | None:
         rows = await self.analytics.rows(*logs.row_of(request_id))
+        return rows[0] if rows else None
+
+    async def content(self, request_id: str) -> Row | None:
+        """What is stored of the request's prompt and answer."""
+        rows = await self.analytics.rows(*content.content_of(request_id))
         return rows[0] if rows else None
 
     # -- sums ----------------------------------------------------------------------------------------------------

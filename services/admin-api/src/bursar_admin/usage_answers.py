@@ -98,6 +98,23 @@ class ArithmeticAnswer(TypedDict):
     rounding: NotRequired[str]
 
 
+class ContentPartAnswer(TypedDict):
+    role: str
+    kind: str
+    name: str
+    text: str
+
+
+class ContentAnswer(TypedDict):
+    prompt: list[ContentPartAnswer]
+    answer: list[ContentPartAnswer]
+    prompt_bytes: int
+    answer_bytes: int
+    prompt_cut: bool
+    answer_cut: bool
+    redacted: int
+
+
 class LogDetailAnswer(LogEntryAnswer):
     upstream_request_id: str
     message_id: str
@@ -121,6 +138,7 @@ class LogDetailAnswer(LogEntryAnswer):
     charged_to: list[dict[str, Any]]
     log_position: dict[str, Any]
     final: bool
+    content: ContentAnswer | None
 
 
 class LogAnswer(TypedDict):

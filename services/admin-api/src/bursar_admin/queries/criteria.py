@@ -80,8 +80,9 @@ class Criteria:
 
     # -- SQL -----------------------------------------------------------------------------------------------------
 
-    def sql(self, prefix: str = "") -> tuple[list[str], dict[str, Any]]:
-        """Conditions (to be joined by AND) and their parameters, named with ``prefix``. The range is not among them."""
+    def sql(self, prefix: str = "", within: str = "1") -> tuple[list[str], dict[str, Any]]:
+        """Conditions (to be joined by AND) and their parameters, named with ``prefix``. The range is not among them:
+        ``within`` is it, where stored prompts and answers are searched in (its parameters are the caller's)."""
         conditions: list[str] = []
         parameters: dict[str, Any] = {}
 
@@ -112,10 +113,10 @@ class Criteria:
                     conditions.append(f"{expression} {sign} {bind(f'{end}_{what}', bound_value, 'Int64')}")
         text = self.filters.text
         if text is not None:
-            conditions.append(self._text_sql(text, bind))
+            conditions.append(self._text_sql(text, bind, within))
         return conditions, parameters
 
-    def _text_sql(self, text: str, bind: Callable[[str, Any, str], str]) -> str:
+    def _text_sql(self, text: str, bind: Callable[[str, Any, str], str], within: str) -> str:
         bound = bind("text", text, "String")
         if _ID.fullmatch(text):
             return _any([f"{column} = {bound}" for column in ID_COLUMNS])
@@ -123,6 +124,8 @@ class Criteria:
         parts.append(f"arrayExists(value -> positionCaseInsensitive(value, {bound}) > 0, mapValues(tags))")
         if self.text_user_ids:
             parts.append(f"user_id IN {bind('text_users', list(self.text_user_ids), 'Array(String)')}")
+        found = f"arrayExists(part -> positionCaseInsensitive(part, {bound}) > 0, texts)"
+        parts.append(f"request_id IN (SELECT request_id FROM bursar.content WHERE {within} AND {found})")
         return _any(parts)
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -151,6 +154,7 @@ class Criteria:
     def _text_matches(self, text: str, usage: Usage) -> bool:
         if _ID.fullmatch(text):
             return any(getattr(usage, column) == text for column in ID_COLUMNS)
+        # Events have no content: who watches live finds by it what is looked up again, not what is new.
         # Bytes: only ASCII letters fold, as positionCaseInsensitive does it.
         wanted = text.encode("utf-8", "surrogateescape").lower()
         texts = [getattr(usage, column) for column in TEXT_COLUMNS]

@@ -127,8 +127,8 @@ class Filters(BaseModel):
     max_latency_ms: Count = Field(None, description="Admission to the end of the answer, at most.")
     text: Annotated[str | None, BeforeValidator(_text)] = Field(
         None,
-        description="An id (UUID, req_..., msg_...) exactly, or part of a name, model, branch, error or tag's value; "
-        "upper and lower case are alike.",
+        description="An id (UUID, req_..., msg_...) exactly, or part of a name, model, branch, error, tag's value, or "
+        "of a stored prompt or answer (not in what comes live); upper and lower case are alike.",
     )
     from_ms: int | None = Field(None, alias="from", description=f"Start: {MOMENT_ALLOWED}.")
     to_ms: int | None = Field(None, alias="to", description="End (a day: its end), likewise; by default now.")

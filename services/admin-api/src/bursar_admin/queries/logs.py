@@ -66,7 +66,7 @@ def candidates(
     """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
     within, parameters = span.sql("range")
-    conditions, own = criteria.sql("f_")
+    conditions, own = criteria.sql("f_", within)
     if after is not None:
         conditions.append(
             f"({value} {sign} {{after_value:Int64}}"
@@ -85,17 +85,17 @@ def rows_at(
     places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str, *, everything: bool = False
 ) -> tuple[str, dict[str, Any]]:
     """The rows of candidates that still match, corrections added; in no order."""
-    conditions, parameters = criteria.sql("f_")
-    parameters |= {
-        "days": sorted({place["day"] for place in places}),
-        "keys": sorted({place["virtual_key_id"] for place in places}),
-        "ids": [place["request_id"] for place in places],
-    }
     found = (
         "toDate(started_at) IN (SELECT toDate(arrayJoin({days:Array(String)})))"
         " AND virtual_key_id IN {keys:Array(String)}"
         " AND request_id IN {ids:Array(String)}"
     )
+    conditions, parameters = criteria.sql("f_", found)
+    parameters |= {
+        "days": sorted({place["day"] for place in places}),
+        "keys": sorted({place["virtual_key_id"] for place in places}),
+        "ids": [place["request_id"] for place in places],
+    }
     return _rows(found, conditions, f"{SORTS[sort_by]} AS sort_value", everything), parameters
 
 

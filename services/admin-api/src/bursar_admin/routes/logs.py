@@ -14,6 +14,7 @@ from bursar_admin.arithmetic import arithmetic
 from bursar_admin.counters import charges_of
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field, not_found
+from bursar_admin.queries.content import content_json
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.filters import MAX_RANGE_DAYS
@@ -66,7 +67,8 @@ class Logs:
             Route(
                 "GET", PATH + "/{id}", self.get, "get_log",
                 "Everything known about one request: tokens, the arithmetic of its cost, each budget it was charged "
-                "to, timing, tags, its place in the event log.", LogAnswer, asks_analytics=True,
+                "to, timing, tags, its place in the event log; prompt and answer where they are stored.", LogAnswer,
+                asks_analytics=True,
             ),
         ]  # fmt: skip
 
@@ -118,6 +120,7 @@ class Logs:
         if row is None:
             raise not_found("request", request_id[:MAX_ID_CHARS])
         book = await self.desk.books.find(row["price_book_id"])
+        content = await self.store.content(request_id)
         further = (
             "upstream_request_id", "message_id", "provider_credential", "max_tokens", "service_tier", "inference_geo",
             "attempts", "client_version", "device_id", "text_bytes",
@@ -141,6 +144,7 @@ class Logs:
                         "event_id": row["event_id"],
                     },
                     "final": row["rank"] != 1,
+                    "content": content_json(content) if content is not None else None,
                 }
             }
         )
