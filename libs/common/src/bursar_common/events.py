@@ -171,7 +171,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     prompt_bytes: int = 0
     """Size of the request's body as it came."""
     answer_bytes: int = 0
-    """Size of the answer's body as it came."""
+    """Size of the answer as it came; of a stream with the transfer framing of chunks that came whole."""
     prompt_cut: bool = False
     """Some of the prompt is not stored."""
     answer_cut: bool = False
