@@ -9,9 +9,11 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from bursar_common.eventlog.port import NewRecord
+from bursar_common.money import NUSD_PER_DOLLAR
 from tests.harness.coding_sessions import PEOPLE, Turn, month_start_ms, planned
 from tests.harness.gateway import CreatedKey, Gateway
 from tests.harness.processes import eventually
@@ -19,7 +21,6 @@ from tests.harness.usage_events import usage, usage_record
 
 HTML_NAME = 'R&D <img src=x onerror="document.title=1"> "Söhne"'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
-NSEC_DOLLAR = 1_000_000_000
 SHARES = {"platform": 0.62, "data-science": 0.87, "payments": 1.02, "mobile": 0.31}
 """Part of its month's budget that each team will have spent."""
 
@@ -43,7 +44,7 @@ def daily(dollars: float, **more: Any) -> dict[str, Any]:
 
 def _rounded(nusd: float) -> float:
     """A limit as people set them: dollars with two digits that matter, at least 5."""
-    whole = max(5, round(nusd / NSEC_DOLLAR))
+    whole = max(5, round(nusd / NUSD_PER_DOLLAR))
     step = 10 ** max(0, len(str(whole)) - 2)
     return float(-(-whole // step) * step)
 
@@ -57,11 +58,13 @@ async def seed(gateway: Gateway) -> Seeded:
     customer = await gateway.create_customer("Northwind", budget=monthly(_rounded(sum(spent.values()) / 0.7)))
     for team, share in SHARES.items():
         limits: dict[str, Any] = {"budget": monthly(_rounded(spent.get(team, 0) / share))}
-        if team == "payments":
-            limits = {"budget": monthly(max(5.0, round(spent.get(team, 0) / share / NSEC_DOLLAR, 2)))}
+        if team == "payments":  # spent, even on the first of a month
+            limits = {"budget": monthly(round(spent.get(team, 0) / share / NUSD_PER_DOLLAR, 2))}
         if team == "data-science":
             limits = {"budgets": [{**limits["budget"], "enforcement": "strict"}, daily(5, enforcement="observe")]}
-        if team == "mobile":
+        if team == "mobile":  # enough until the reset, on any day of a month
+            pace = spent.get(team, 0) * 40 / time.gmtime().tm_mday
+            limits = {"budget": monthly(_rounded(max(spent.get(team, 0) / share, pace)))}
             limits["rate_limit"] = {"request_max_limit": 60, "request_reset_duration": "1m"}
         found.teams[team] = (await gateway.create_team(team, customer_id=customer["id"], **limits))["id"]
     documents: dict[str, dict[str, Any]] = {}
@@ -86,7 +89,7 @@ async def _ask(gateway: Gateway, found: Seeded) -> None:
     answers = await asyncio.gather(
         *(
             gateway.message(found.keys[key].value, stream=True, sim=sim, headers={"x-bursar-project": "checkout"})
-            for key in ("alice-laptop", "dana-laptop", "erik-laptop")
+            for key in ("alice-laptop", "dana-laptop", "bao-laptop")
         ),
         gateway.message(found.keys["frozen"].value),
     )
@@ -115,8 +118,6 @@ async def _counters(gateway: Gateway, found: Seeded, customer_id: str) -> dict[s
 
 
 def _unix_s(moment: str) -> int:
-    from datetime import datetime
-
     return int(datetime.fromisoformat(moment).timestamp())
 
 
