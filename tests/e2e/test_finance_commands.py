@@ -32,7 +32,7 @@ async def bursar(home: Path, *words: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 90)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 240)
     return process.returncode or 0, stdout.decode(), stderr.decode()
 
 

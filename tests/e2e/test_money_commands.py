@@ -22,6 +22,8 @@ from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
 
 MODEL = "claude-opus-4-8"
+COMMAND_WITHIN_S = 240
+"""Far more than a command takes: an export plans some dozen statements over the books, on a busy machine."""
 COUNTS = {"input-tokens": 12, "cache-read-tokens": 15000, "cache-write-5m-tokens": 5000, "output-tokens": 7}
 COST_NUSD = 38_985_000
 """Of one request with these counts: the price list's worked example."""
@@ -44,7 +46,7 @@ async def bursar(home: Path, *words: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), COMMAND_WITHIN_S)
     return process.returncode or 0, stdout.decode(), stderr.decode()
 
 
