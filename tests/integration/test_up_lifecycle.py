@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from bursar.here import program
 from bursar.credential_rules import Stored
+from bursar.here import program
 from bursar.home import Home
 from bursar.local_http import Answer, call
 from bursar.stored_governance import read_stored

@@ -26,7 +26,7 @@ from bursar_common.governance import Applied, project, read_document
 log = structlog.get_logger()
 
 BOOKS_GROUP: Final = "bursar-usage-aggregator-books"
-"""Group whose committed offset says how far corrections are in. Reading starts at the topic's beginning all the same."""
+"""Group whose committed offset says how far corrections are in. Reading starts at the topic's beginning anyway."""
 LOOK_EVERY_S: Final = 1.0
 """Seconds between looks for new events: whoever closes a month waits for its row."""
 READ_WAIT_S: Final = 1.0

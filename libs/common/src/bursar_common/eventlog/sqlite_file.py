@@ -91,7 +91,9 @@ def _open(path: Path, writer: bool) -> sqlite3.Connection:
         path, isolation_level=None, timeout=READ_BUSY_MS / 1000, check_same_thread=False, cached_statements=64
     )
     try:
+        connection.execute("BEGIN")  # one state of the file: another process may be creating it
         _check(connection, path)
+        connection.execute("COMMIT")
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of no effect where the file has pages already
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
