@@ -14,7 +14,7 @@ KEYS: Final = 2000
 TEAMS: Final = 60
 CUSTOMERS: Final = 5
 PROJECTS: Final = 120
-BLOCK_ROWS: Final = 1_000_000
+BLOCK_ROWS: Final = 200_000
 """Rows of one INSERT: memory stays below a gigabyte, and parts are of the size the writer's merges make."""
 
 
