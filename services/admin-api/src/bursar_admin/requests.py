@@ -73,10 +73,11 @@ def check_query(request: web.Request, allowed: tuple[Parameter, ...] = ()) -> di
 
 def page(query: Mapping[str, str]) -> tuple[int, int]:
     """(limit, offset). Raises Refusal (400)."""
-    return _whole(query, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT), _whole(query, "offset", 0, 0, MAX_OFFSET)
+    return whole(query, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT), whole(query, "offset", 0, 0, MAX_OFFSET)
 
 
-def _whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A whole number. Raises Refusal (400)."""
     text = query.get(name)
     if text is None:
         return default

@@ -17,8 +17,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import BaseConnector, TCPConnector, UnixConnector
-from yarl import URL
+from aiohttp import BaseConnector
 
 from bursar_common.wire import (
     INTERNAL_TOKEN_HEADER,
@@ -38,7 +37,7 @@ from bursar_common.wire import (
     encode,
 )
 from bursar_edge.batch_link import BatchConnection, BatchLink, NoConnection
-from bursar_edge.link import NoAnswer, NotConnected, Origin, exchange
+from bursar_edge.link import NoAnswer, NotConnected, exchange, service_at
 from bursar_edge.reserved import Lines
 
 log = structlog.get_logger()
@@ -106,14 +105,8 @@ class Enforcer:
         """Told for each settlement how long it took, in seconds."""
 
     async def start(self) -> None:
-        if self._url.startswith("unix:"):
-            self._connector = UnixConnector(self._url[5:], limit=16)
-            base = URL("http://bursar")
-        else:
-            self._connector = TCPConnector(limit=16)
-            base = URL(self._url)
-        self._origin = Origin(base)
-        common = f"host: {base.host_port_subcomponent}\r\n{INTERNAL_TOKEN_HEADER}: {self._token}\r\n"
+        self._connector, self._origin = service_at(self._url, limit=16)
+        common = f"host: {self._origin.host.decode()}\r\n{INTERNAL_TOKEN_HEADER}: {self._token}\r\n"
         self._get = f" HTTP/1.1\r\n{common}\r\n"
         self._loop = asyncio.get_running_loop()
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from aiohttp import BaseConnector, TCPConnector, UnixConnector
-from yarl import URL
 
 from bursar_common.wire import INTERNAL_TOKEN_HEADER
-from bursar_edge.link import NoAnswer, NotConnected, Origin, exchange
+from bursar_edge.link import NoAnswer, NotConnected, exchange, service_at
 
 ANSWER_S = 3.0
 """A part that takes longer does not serve."""
@@ -20,13 +18,7 @@ class Neighbour:
     """Another service of this machine, asked over HTTP."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        if url.startswith("unix:"):
-            self.connector: BaseConnector = UnixConnector(url[5:], limit=256)
-            base = URL("http://bursar")
-        else:
-            self.connector = TCPConnector(limit=256)
-            base = URL(url)
-        self.origin = Origin(base)
+        self.connector, self.origin = service_at(url, limit=256)
         self._token = token
 
     async def problem(self) -> str:

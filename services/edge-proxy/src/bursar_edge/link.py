@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import BaseConnector, ClientTimeout
+from aiohttp import BaseConnector, ClientTimeout, TCPConnector, UnixConnector
 from aiohttp.client_exceptions import ClientError, ClientPayloadError
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
@@ -57,6 +57,13 @@ class Origin:
         self.base_path = url.raw_path.rstrip("/")
         self.host = (url.host_port_subcomponent or "").encode()
         self.template = ClientRequest("POST", url, ssl=ssl, proxy=proxy, loop=asyncio.get_running_loop())
+
+
+def service_at(url: str, *, limit: int) -> tuple[BaseConnector, Origin]:
+    """The way to another service of Bursar, by its setting: ``unix:<path>``, ``http://…`` or ``https://…``."""
+    if url.startswith("unix:"):
+        return UnixConnector(url[5:], limit=limit), Origin(URL("http://bursar"))
+    return TCPConnector(limit=limit), Origin(URL(url))
 
 
 class Reply:

@@ -16,12 +16,13 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from bursar_aggregator.governance_reading import GovernanceReading
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogUnavailable
-from bursar_common.events import CORRECTIONS_TOPIC, GOVERNANCE_TOPIC, decode_envelope, decode_governance
+from bursar_common.events import CORRECTIONS_TOPIC, GOVERNANCE_TOPIC, decode_envelope
 from bursar_common.finance import ALLOCATION, PERIOD_CLOSE, USAGE_CORRECTED, Allocation, Correction, PeriodClose
-from bursar_common.governance import Applied, project, read_document
+from bursar_common.governance import read_document
 
 log = structlog.get_logger()
 
@@ -60,20 +61,15 @@ class Books:
     """Rows of both tables by their key, as far as the governance topic was read, in its order from its beginning."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, int] = {}
+        self._reading = GovernanceReading()
         self.closed: dict[date, Row] = {}
         self.allocations: dict[str, Row] = {}
 
     def take(self, value: bytes) -> bool:
         """Whether the record changed the books. What the projector rejects, or nobody can read, changes nothing."""
-        try:
-            event = decode_governance(decode_envelope(value))
-        except msgspec.MsgspecError:
+        applied = self._reading.take(value)
+        if applied is None:
             return False
-        applied = project(event, self._versions)
-        if not isinstance(applied, Applied):
-            return False
-        self._versions |= applied.versions
         if applied.entity not in (PERIOD_CLOSE, ALLOCATION):
             return False
         version = applied.versions[applied.entity_id]

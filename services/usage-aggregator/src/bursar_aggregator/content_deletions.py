@@ -15,10 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from bursar_aggregator.content_rows import SESSION_ID, STARTED_AT, USER_ID, VIRTUAL_KEY_ID
+from bursar_aggregator.governance_reading import GovernanceReading
 from bursar_common.analytics import Analytics
 from bursar_common.eventlog.port import EventLog
-from bursar_common.events import GOVERNANCE_TOPIC, decode_envelope, decode_governance
-from bursar_common.governance import CONTENT_DELETION, Applied, ContentDeletion, project
+from bursar_common.events import GOVERNANCE_TOPIC
+from bursar_common.governance import CONTENT_DELETION, ContentDeletion
 
 MAX_ID_BYTES: Final = 512
 """Longer ids are not ours; one would make a statement too long."""
@@ -33,21 +34,16 @@ class Deletions:
     """What is deleted, as far as the governance topic was read in its order from its beginning. Pure."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, int] = {}
+        self._reading = GovernanceReading()
         self._before: dict[tuple[str, str], int] = {}
         """(column, id) to the time before which content of it is deleted (Unix ms)."""
         self.count = 0
 
     def take(self, value: bytes) -> bool:
         """Whether the record is a deletion. What the projector rejects, or nobody can read, changes nothing."""
-        try:
-            event = decode_governance(decode_envelope(value))
-        except msgspec.MsgspecError:
+        applied = self._reading.take(value)
+        if applied is None:
             return False
-        applied = project(event, self._versions)
-        if not isinstance(applied, Applied):
-            return False
-        self._versions |= applied.versions
         if applied.entity != CONTENT_DELETION or applied.document is None:
             return False
         try:

@@ -16,11 +16,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from bursar_aggregator.governance_reading import GovernanceReading
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogUnavailable
-from bursar_common.events import GOVERNANCE_TOPIC, decode_envelope, decode_governance
-from bursar_common.governance import Applied, project
+from bursar_common.events import GOVERNANCE_TOPIC
 
 log = structlog.get_logger()
 
@@ -69,19 +69,14 @@ class People:
     """Who has which name, as far as the governance topic was read, in its order from its beginning."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, int] = {}
+        self._reading = GovernanceReading()
         self._people: dict[str, Person] = {}
 
     def take(self, value: bytes) -> bool:
         """Whether the record changed a person. What the projector rejects, or nobody can read, changes nothing."""
-        try:
-            event = decode_governance(decode_envelope(value))
-        except msgspec.MsgspecError:
+        applied = self._reading.take(value)
+        if applied is None:
             return False
-        applied = project(event, self._versions)
-        if not isinstance(applied, Applied):
-            return False
-        self._versions |= applied.versions
         user_id = applied.entity_id
         if applied.entity != "user" or not user_id or len(user_id.encode()) > MAX_ID_BYTES:
             return False

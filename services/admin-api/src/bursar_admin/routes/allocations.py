@@ -15,11 +15,10 @@ from bursar_admin.allocations import (
 )
 from bursar_admin.answers import DeletedAnswer
 from bursar_admin.desk import Command, Desk
-from bursar_admin.journal import Outcome
 from bursar_admin.owners import find
 from bursar_admin.requests import PAGING, check_query, expected_version, json_answer, page, read
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.entities import PENDING
+from bursar_admin.routes.entities import outcome_answer
 from bursar_admin.schemas import Body
 from bursar_common.finance import ALLOCATION
 
@@ -116,20 +115,12 @@ class Allocations:
         outcome = await self.desk.run(
             lambda projection, moment: delete_allocation(projection, allocation_id, version, moment)
         )
-        return _done({"message": "Allocation deleted.", "id": allocation_id}, outcome, None)
+        return outcome_answer({"message": "Allocation deleted.", "id": allocation_id}, outcome, None)
 
     async def _carry_out(self, command: Command, done: str) -> web.Response:
         outcome = await self.desk.run(command)
         answer = self._answer(outcome.entity_id)
-        return _done({"message": f"Allocation {done}.", "allocation": answer}, outcome, answer["version"])
-
-
-def _done(content: dict[str, object], outcome: Outcome, version: int | None) -> web.Response:
-    if outcome.event_id:
-        content["event_id"] = outcome.event_id
-    if not outcome.in_force:
-        content["message"] = PENDING
-    return json_answer(content, status=200 if outcome.in_force else 202, version=version)
+        return outcome_answer({"message": f"Allocation {done}.", "allocation": answer}, outcome, answer["version"])
 
 
 def routes(desk: Desk) -> list[Route]:

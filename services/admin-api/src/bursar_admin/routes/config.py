@@ -11,7 +11,7 @@ from bursar_admin.answers import ConfigAnswer
 from bursar_admin.desk import Desk
 from bursar_admin.requests import check_query, expected_version, json_answer, read
 from bursar_admin.routes import Route
-from bursar_admin.routes.entities import PENDING
+from bursar_admin.routes.entities import outcome_answer
 from bursar_admin.schemas import ConfigBody
 from bursar_common.governance import CONFIG_ID
 
@@ -55,10 +55,8 @@ class Configuration:
         body = await read(request, ConfigBody)
         body = body.model_copy(update={"version": expected_version(request, body.version)})
         outcome = await self.desk.run(lambda projection, moment: providers.change_config(projection, body, moment))
-        content = {"message": "Configuration changed." if outcome.in_force else PENDING, **self._content()}
-        if outcome.event_id:
-            content["event_id"] = outcome.event_id
-        return json_answer(content, status=200 if outcome.in_force else 202, version=content["version"])
+        content = {"message": "Configuration changed.", **self._content()}
+        return outcome_answer(content, outcome, content["version"])
 
 
 def routes(desk: Desk) -> list[Route]:

@@ -24,10 +24,9 @@ from bursar_admin.letters import (
 )
 from bursar_admin.log_answers import DeadLetterAnswer, DeadLetterDoneAnswer, DeadLetterPageAnswer
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
-from bursar_admin.requests import check_query, json_answer, read
+from bursar_admin.requests import check_query, json_answer, read, whole
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.entities import PENDING
-from bursar_admin.routes.usage_query import whole
+from bursar_admin.routes.entities import outcome_answer
 from bursar_admin.schemas import Body
 from bursar_common.events import RETRY_HEADER
 
@@ -97,13 +96,11 @@ def routes(desk: Desk) -> list[Route]:
             lambda projection: retry(projection, letter, desk.access.actor), beside=[record]
         )
         content: dict[str, Any] = {
-            "message": "Appended to its topic again." if outcome.in_force else PENDING,
+            "message": "Appended to its topic again.",
             "dead_letter": letter_answer(letter, chronicle),
             "appended": bool(outcome.event_id),
         }
-        if outcome.event_id:
-            content["event_id"] = outcome.event_id
-        return json_answer(content, status=200 if outcome.in_force else 202)
+        return outcome_answer(content, outcome, None)
 
     return [
         Route(

@@ -168,7 +168,7 @@ class Entities:
             lambda projection, moment: owners.delete(projection, self.kind.entity, entity_id, version, moment)
         )
         content = {"message": f"{_capital(self.kind.noun)} deleted.", "id": entity_id}
-        return _with_outcome(content, outcome, None)
+        return outcome_answer(content, outcome, None)
 
     async def carry_out(self, command: Command, done: str, secret: str = "") -> web.Response:
         """Run a command and answer with the entity as it is then; ``secret`` is a key's value, shown this once."""
@@ -180,7 +180,7 @@ class Entities:
         if secret:
             answer["value"] = secret
         content = {"message": f"{_capital(self.kind.noun)} {done}.", self.kind.singular: answer, "balances": balances}
-        return _with_outcome(content, outcome, answer["version"])
+        return outcome_answer(content, outcome, answer["version"])
 
 
 def _ordered(projection: Projection, entity: str, query: dict[str, str]) -> list[str]:
@@ -198,7 +198,8 @@ def _ordered(projection: Projection, entity: str, query: dict[str, str]) -> list
     return ids[::-1] if order == "desc" else ids
 
 
-def _with_outcome(content: dict[str, Any], outcome: Outcome, version: int | None) -> web.Response:
+def outcome_answer(content: dict[str, Any], outcome: Outcome, version: int | None) -> web.Response:
+    """The answer to a command: ``content`` with the event's id; 202, and so said, where it is not in force yet."""
     if outcome.event_id:
         content["event_id"] = outcome.event_id
     if not outcome.in_force:

@@ -15,9 +15,9 @@ from bursar_admin.log_answers import ChangeAnswer, EventAnswer, EventOne, EventO
 from bursar_admin.projection import Projection
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.filters import MOMENT_ALLOWED, read_filters
-from bursar_admin.requests import check_query, json_answer
+from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.usage_query import choice, whole
+from bursar_admin.routes.usage_query import choice
 from bursar_common.clock import rfc3339
 from bursar_common.finance import FINANCE_TYPES
 from bursar_common.governance import CONTENT_DELETION, DOCUMENT_TYPES

@@ -20,9 +20,9 @@ from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.filters import MAX_RANGE_DAYS
 from bursar_admin.queries.logs import SORTS
 from bursar_admin.queries.ranges import Span, span_of
-from bursar_admin.requests import check_query, json_answer
+from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown, whole
+from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
 from bursar_admin.usage import Place, UsageStore
 from bursar_admin.usage_answers import LogAnswer, LogPageAnswer
 from bursar_admin.usage_json import log_entry, money

@@ -11,9 +11,9 @@ from bursar_admin.errors import bad_field, not_found
 from bursar_admin.queries import sessions
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.ranges import span_of
-from bursar_admin.requests import check_query, json_answer
+from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown, whole
+from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
 from bursar_admin.routes.usage_sums import times
 from bursar_admin.session_facts import agents_of, facts, hour_cache, rates_by, rewrites, turn_json
 from bursar_admin.usage import UsageStore

@@ -52,16 +52,6 @@ def choice(query: Mapping[str, str], name: str, allowed: Sequence[str], default:
     return value
 
 
-def whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    """A whole number. Raises Refusal (400)."""
-    text = query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most):
-        raise bad_field(name, "must be a whole number", text, f"{least} to {most}")
-    return int(text)
-
-
 def shown(filters: Filters) -> dict[str, Any]:
     """The filters as asked, for binding cursors."""
     return filters.model_dump(mode="json", exclude_defaults=True)

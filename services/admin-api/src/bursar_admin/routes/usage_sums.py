@@ -15,9 +15,9 @@ from bursar_admin.queries.dimensions import NAMES, dimension
 from bursar_admin.queries.filters import MAX_RANGE_DAYS, MAX_VALUE_CHARS, moment_ms
 from bursar_admin.queries.ranges import DAY_MS, DEFAULT_DAYS, Span, span_of
 from bursar_admin.queries.sums import METRICS
-from bursar_admin.requests import json_answer
+from bursar_admin.requests import json_answer, whole
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, whole
+from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice
 from bursar_admin.sums import UsageSums
 from bursar_admin.usage_answers import FilterDataAnswer, HistogramAnswer, RankingsAnswer, StatsAnswer
 from bursar_common.clock import rfc3339
