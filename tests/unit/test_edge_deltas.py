@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bursar_edge import direct
@@ -80,6 +80,7 @@ def seen(reader: SseReader) -> tuple[int, int, int]:
 
 
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map(b"".join), max_size=12))
+@example([DELTA % b"", b"event: content_block_delta\n" + b"\n" * 2])
 def test_any_chunks_give_the_same_either_way(parts):
     long_way, reader, _ = asyncio.run(relayed(parts, quickly=False))
     one_step, other, _ = asyncio.run(relayed(parts, quickly=True))

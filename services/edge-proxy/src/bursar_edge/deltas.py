@@ -29,6 +29,7 @@ def delta_relay(sink: Sink, stream: SseReader, watch: Any, transport: asyncio.Tr
             known is None
             or frame[: known[1]] != known[0]
             or frame[-4:] != b"\n\n\r\n"
+            or frame[-5] == 10  # a third line end: not of the event
             or frame.count(b"\n") != 5  # two end the chunk's lines, two the event's, one the event
             or frame.count(b"\r") != 2
         ):
