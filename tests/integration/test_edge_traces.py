@@ -298,7 +298,7 @@ seen = []
 until = app.until_signalled
 async def signalled():
     await until()
-    print(sorted(name for name in sys.modules if name.split(".")[0] in ("opentelemetry", "grpc", "google")))
+    print(sorted(name for name in sys.modules if name.split(".")[0] in ("opentelemetry", "grpc", "google", "requests")))
 app.until_signalled = signalled
 sys.exit(app.main())
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,29 @@ from pathlib import Path
 import grpc  # type: ignore[import-untyped]
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
-from bursar_common.otlp import NotSent, destination, sender_to
+from bursar_common.delivery import NotSent
+from bursar_common.otlp import destination
+from bursar_common.otlp_exporters import OtlpExporter, Source
+from bursar_common.spans import SERVER, Context, Span
 
-BODY = b"the body"
+BATCH = Source({"service.name": "edge"}, "bursar", "1").spans(
+    [Span(Context("1" * 32, "2" * 16, True), "", "x", SERVER, 1, 2, {})]
+)
+REJECTED = 3
+
+
+def answer(body: bytes) -> bytes:
+    """What a receiver says that got the batch."""
+    (got,) = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    assert got.name == "x"
+    made = ExportTraceServiceResponse()
+    made.partial_success.rejected_spans = REJECTED
+    return made.SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +67,14 @@ def environ(certificates: Path, endpoint: str, *, protocol: str = "http/protobuf
     }
 
 
-async def send(variables: dict[str, str]) -> bytes:
+async def send(variables: dict[str, str]) -> int:
     to = destination(variables, "traces", [])
     assert to is not None
-    sender = sender_to(to)
+    exporter = OtlpExporter(to)
     try:
-        return await sender.send(BODY)
+        return await asyncio.to_thread(exporter.send, BATCH)
     finally:
-        await sender.close()
+        exporter.close()
 
 
 @pytest.fixture
@@ -64,8 +84,7 @@ async def https(certificates: Path):
     context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
 
     async def take(request: web.Request) -> web.Response:
-        assert await request.read() == BODY
-        return web.Response(body=b"taken")
+        return web.Response(body=answer(await request.read()))
 
     app = web.Application()
     app.router.add_post("/v1/traces", take)
@@ -78,21 +97,21 @@ async def https(certificates: Path):
 
 
 async def test_https_with_certificates_of_ones_own(certificates: Path, https: str) -> None:
-    assert await send(environ(certificates, https)) == b"taken"
+    assert await send(environ(certificates, https)) == REJECTED
     without = environ(certificates, https)
     del without["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"]
     with pytest.raises(NotSent):
         await send(without)
     unknown = environ(certificates, https)
     del unknown["OTEL_EXPORTER_OTLP_CERTIFICATE"]
-    with pytest.raises(NotSent, match="Certificate"):
+    with pytest.raises(NotSent, match="SSLError"):
         await send(unknown)
 
 
 @pytest.fixture
 def grpcs(certificates: Path):
     server = grpc.server(ThreadPoolExecutor(1))
-    handler = grpc.unary_unary_rpc_method_handler(lambda body, _: b"taken" if body == BODY else b"")
+    handler = grpc.unary_unary_rpc_method_handler(lambda body, _: answer(body))
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
     pair = ((certificates / "server.key").read_bytes(), (certificates / "server.crt").read_bytes())
@@ -105,7 +124,7 @@ def grpcs(certificates: Path):
 
 @pytest.mark.parametrize("scheme", ["https://", ""])
 async def test_grpc_with_certificates_of_ones_own(certificates: Path, grpcs: str, scheme: str) -> None:
-    assert await send(environ(certificates, scheme + grpcs, protocol="grpc")) == b"taken"
+    assert await send(environ(certificates, scheme + grpcs, protocol="grpc")) == REJECTED
     unknown = environ(certificates, scheme + grpcs, protocol="grpc", OTEL_EXPORTER_OTLP_TIMEOUT="2000")
     del unknown["OTEL_EXPORTER_OTLP_CERTIFICATE"]
     with pytest.raises(NotSent, match=r"gRPC (UNAVAILABLE|DEADLINE_EXCEEDED)"):

@@ -1,15 +1,18 @@
-"""Metrics as OTLP bytes, read back with the protobuf library."""
+"""Metrics as OpenTelemetry's exporter encodes them."""
 
 from __future__ import annotations
 
 import asyncio
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
+from bursar_common.delivery import Delivery, NotSent
 from bursar_common.metrics import NO_LABELS, Family, Histogram, Labels, Metric
-from bursar_common.otlp_metrics import Encoder, MetricsPush, metrics_request, open_metrics_push
-from bursar_common.spans import resource
+from bursar_common.otlp import destination
+from bursar_common.otlp_exporters import Source
+from bursar_common.otlp_metrics import MetricsPush, open_metrics_push
+from bursar_common.otlp_points import Since, of_now
 
 REQUESTS = Metric(name="bursar_requests_total", kind="counter", help="Requests.", labels=("team",))
 COST = Metric(name="bursar_cost_usd_total", kind="counter", help="Cost.")
@@ -18,24 +21,26 @@ LATENCY = Metric(name="bursar_latency_seconds", kind="histogram", help="Latency.
 CORE, DATA = Labels([("team", "core")]), Labels([("team", 'dä"ta')])
 
 
-def read(encoder, *families, now_ns=2000):
-    entries = [
-        encoder.metric(metric, points)
+SOURCE = Source({"a": "b"}, "bursar", "1")
+
+
+def read(since, *families, now_ns=2000):
+    said = [
+        points
         for metric, samples in families
-        if (points := encoder.points(metric, samples, now_ns))
+        if (points := since.points(metric, [(labels, of_now(value)) for labels, value in samples], now_ns)).points
     ]
-    got = ExportMetricsServiceRequest.FromString(metrics_request(resource({"a": "b"}), "1", entries))
-    (scope,) = got.resource_metrics[0].scope_metrics
+    (scope,) = encode_metrics(SOURCE.metrics(said, delta=since.delta)).resource_metrics[0].scope_metrics
     return {each.name: each for each in scope.metrics}
 
 
-def test_cumulative_figures_are_what_the_protobuf_library_reads():
-    encoder = Encoder(delta=False, start_ns=1000)
+def test_cumulative_figures():
+    since = Since(delta=False, start_ns=1000)
     histogram = Histogram((0.1, 1.0))
     for value in (0.05, 0.5, 0.6, 7.0):
         histogram.observe(value)
     got = read(
-        encoder,
+        since,
         (REQUESTS, [(CORE, 3), (DATA, 4)]),
         (COST, [(NO_LABELS, 0.25)]),
         (HELD, [(NO_LABELS, -2)]),
@@ -65,12 +70,12 @@ def test_cumulative_figures_are_what_the_protobuf_library_reads():
 
 
 def test_deltas_are_what_came_since_what_last_arrived():
-    encoder = Encoder(delta=True, start_ns=1000)
+    since = Since(delta=True, start_ns=1000)
     histogram = Histogram((0.1, 1.0))
     histogram.observe(0.5)
 
     def figures(count, now_ns):
-        got = read(encoder, (REQUESTS, [(CORE, count), (DATA, 0)]), (LATENCY, [(CORE, histogram)]), now_ns=now_ns)
+        got = read(since, (REQUESTS, [(CORE, count), (DATA, 0)]), (LATENCY, [(CORE, histogram)]), now_ns=now_ns)
         requests = got.get("bursar_requests_total")
         latency = got.get("bursar_latency_seconds")
         return (
@@ -80,13 +85,13 @@ def test_deltas_are_what_came_since_what_last_arrived():
         )
 
     assert figures(3, 2000) == ([3], [[0, 1, 0]], [1000])
-    encoder.lost()
+    since.lost()
     assert figures(4, 3000) == ([4], [[0, 1, 0]], [1000])
-    encoder.delivered()
-    encoder.begin_interval(3000)
+    since.delivered()
+    since.begin_interval(3000)
     assert figures(4, 4000) == ([], [], [])
-    encoder.delivered()
-    encoder.begin_interval(4000)
+    since.delivered()
+    since.begin_interval(4000)
     histogram.observe(5.0)
     assert figures(9, 5000) == ([5], [[0, 0, 1]], [4000])
 
@@ -103,44 +108,50 @@ class Some:
 
 
 class Taken:
-    """Stands for a delivery."""
+    """Stands for an exporter."""
 
     def __init__(self):
-        self.bodies = []
+        self.requests = []
         self.works = True
         self.closed = False
-        self.stopping = asyncio.Event()
 
-    async def pause(self, for_s):
-        await self.stopping.wait()
+    def send(self, batch):
+        self.requests.append(encode_metrics(batch))
+        if not self.works:
+            raise NotSent("status 503", retryable=True)
+        return 0
 
-    async def deliver(self, body, *, tries):
-        self.bodies.append(body)
-        return b"" if self.works else None
-
-    async def close(self):
+    def close(self):
         self.closed = True
 
 
 async def test_many_points_go_in_several_requests_and_the_last_ones_at_the_end():
     taken = Taken()
+    to = destination({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "metrics", [])
     push = MetricsPush(
-        Some(15_000), taken, Encoder(delta=True, start_ns=0), resource({"service.name": "x"}), interval_s=60
+        Some(15_000),
+        Delivery(taken, to),
+        Since(delta=True, start_ns=0),
+        lambda points: SOURCE.metrics(points, delta=True),
+        interval_s=0.01,
     )
-    push.start()
     taken.works = False
-    await push.push()
+    push.start()
+    async with asyncio.timeout(20):
+        while not taken.requests:
+            await asyncio.sleep(0.01)
     taken.works = True
-    taken.bodies.clear()
     await push.stop()
     assert taken.closed
-    assert len(taken.bodies) == 2
-    assert all(len(body) < 500_000 for body in taken.bodies)
-    got = [ExportMetricsServiceRequest.FromString(body) for body in taken.bodies]
-    metrics = [metric for each in got for metric in each.resource_metrics[0].scope_metrics[0].metrics]
-    assert [each.name for each in metrics] == ["bursar_requests_total", "bursar_requests_total", "bursar_holds"]
-    points = [point for each in metrics[:2] for point in each.sum.data_points]
-    assert sum(point.as_int for point in points) == sum(range(15_000))
+    assert push.failures >= 1
+    assert all(each.ByteSize() < 500_000 for each in taken.requests)
+    metrics = [metric for each in taken.requests for metric in each.resource_metrics[0].scope_metrics[0].metrics]
+    assert {each.name for each in metrics} == {"bursar_requests_total", "bursar_holds"}
+    arrived = {}
+    for metric in metrics:
+        for point in metric.sum.data_points:
+            arrived[point.attributes[0].value.string_value] = point.as_int
+    assert arrived == {str(number): number for number in range(1, 15_000)}
 
 
 def test_off_without_an_endpoint():

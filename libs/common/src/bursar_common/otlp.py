@@ -1,4 +1,4 @@
-"""Where telemetry goes: OpenTelemetry's own environment variables, and the two ways of sending OTLP.
+"""Where telemetry goes: OpenTelemetry's own environment variables, read once and handed to its exporters as arguments.
 
 The variables and their defaults are those of the OTLP exporter specification; a value it does not know is ignored and
 named in a warning. One departs from it: without ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or the signal's own) nothing is sent.
@@ -7,14 +7,9 @@ Values of header variables are secrets: no message tells them.
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import ssl
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
-
-import aiohttp
 
 from bursar_common.spans import Value
 
@@ -23,27 +18,6 @@ Kind = Literal["http/protobuf", "grpc"]
 
 TIMEOUT_S = 10.0
 """One attempt to send, unless ``OTEL_EXPORTER_OTLP_TIMEOUT`` says otherwise."""
-MAX_ANSWER_BYTES = 64 * 1024
-"""Of a receiver's answer: it says how many were rejected, if any."""
-_RETRYABLE_STATUS = frozenset((429, 502, 503, 504))
-"""As the OTLP specification lists them."""
-_RETRYABLE_CODES = frozenset(
-    ("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
-)
-_GRPC_METHODS: dict[Signal, str] = {
-    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-}
-
-
-class NotSent(Exception):
-    """An attempt failed. The text names a status or a kind of error, never what a server or a variable said."""
-
-    def __init__(self, why: str, *, retryable: bool, after_s: float = 0.0) -> None:
-        super().__init__(why)
-        self.retryable = retryable
-        self.after_s = after_s
-        """How long the receiver asked to be left alone."""
 
 
 class Destination(NamedTuple):
@@ -195,109 +169,3 @@ def number_of(environ: Mapping[str, str], name: str, default: float, ignored: li
         ignored.append(name)
         return default
     return value
-
-
-class Sender(Protocol):
-    """Sends serialized export requests, one at a time."""
-
-    async def send(self, body: bytes) -> bytes:
-        """The receiver's answer (a serialized response, often empty). Raises NotSent."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-def sender_to(destination: Destination) -> Sender:
-    """The sender of a destination. Raises OSError, ssl.SSLError where a certificate file cannot be used, ImportError
-    for gRPC without its package."""
-    return GrpcSender(destination) if destination.kind == "grpc" else HttpSender(destination)
-
-
-class HttpSender:
-    """OTLP/HTTP with protobuf bodies. Proxies are the environment's, redirects are not followed."""
-
-    def __init__(self, destination: Destination) -> None:
-        self._destination = destination
-        self._headers = {"content-type": "application/x-protobuf", **dict(destination.headers)}
-        if destination.compress:
-            self._headers["content-encoding"] = "gzip"
-        self._ssl: ssl.SSLContext | bool = True
-        if destination.secure and (destination.certificate or destination.client_certificate):
-            self._ssl = ssl.create_default_context(cafile=destination.certificate or None)
-            if destination.client_certificate:
-                self._ssl.load_cert_chain(destination.client_certificate, destination.client_key or None)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def send(self, body: bytes) -> bytes:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._destination.timeout_s),
-                trust_env=True,
-                connector=aiohttp.TCPConnector(limit=2),
-            )
-        if self._destination.compress:
-            body = await asyncio.to_thread(gzip.compress, body, 6)
-        try:
-            async with self._session.post(
-                self._destination.endpoint, data=body, headers=self._headers, ssl=self._ssl, allow_redirects=False
-            ) as answer:
-                if answer.status // 100 == 2:
-                    return await answer.content.read(MAX_ANSWER_BYTES)
-                after = answer.headers.get("retry-after", "")
-                raise NotSent(
-                    f"status {answer.status}",
-                    retryable=answer.status in _RETRYABLE_STATUS,
-                    after_s=float(after) if after.isdigit() else 0.0,
-                )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise NotSent(type(error).__name__, retryable=not isinstance(error, aiohttp.InvalidURL)) from None
-        except ValueError as error:
-            raise NotSent(type(error).__name__, retryable=False) from None
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-
-class GrpcSender:
-    """OTLP/gRPC. The calls run in a thread, where the library waits without holding up the event loop."""
-
-    def __init__(self, destination: Destination) -> None:
-        import grpc  # type: ignore[import-untyped]
-
-        self._grpc = grpc
-        self._destination = destination
-        compression = grpc.Compression.Gzip if destination.compress else grpc.Compression.NoCompression
-        if destination.secure:
-            credentials = grpc.ssl_channel_credentials(
-                _content(destination.certificate),
-                _content(destination.client_key),
-                _content(destination.client_certificate),
-            )
-            self._channel = grpc.secure_channel(destination.endpoint, credentials, compression=compression)
-        else:
-            self._channel = grpc.insecure_channel(destination.endpoint, compression=compression)
-        self._call = self._channel.unary_unary(_GRPC_METHODS[destination.signal])
-
-    async def send(self, body: bytes) -> bytes:
-        try:
-            return await asyncio.to_thread(self._send, body)
-        except self._grpc.RpcError as error:
-            code = error.code().name
-            raise NotSent(f"gRPC {code}", retryable=code in _RETRYABLE_CODES) from None
-        except ValueError:
-            raise NotSent("the channel is closed, or a header is not one of gRPC's", retryable=False) from None
-
-    def _send(self, body: bytes) -> bytes:
-        answer: bytes = self._call(body, timeout=self._destination.timeout_s, metadata=self._destination.headers)
-        return answer
-
-    async def close(self) -> None:
-        self._channel.close()
-
-
-def _content(path: str) -> bytes | None:
-    if not path:
-        return None
-    with open(path, "rb") as file:
-        return file.read()

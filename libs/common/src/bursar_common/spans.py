@@ -1,17 +1,13 @@
-"""Spans as OTLP's protobuf bytes, and the trace context they belong to. Pure.
+"""Spans as they wait to be sent, the trace context they belong to (W3C's ``traceparent``), and sampling. Pure.
 
-A span is written once, after what it tells of has ended, so there are no span objects: attributes become bytes at once,
-and those that come again with most requests (model, key, team, outcome) are remembered as bytes. Field numbers are
-those of ``opentelemetry/proto/trace/v1/trace.proto`` and ``common/v1/common.proto``; the tests read what is written
-here with the protobuf library. The context is W3C Trace Context's ``traceparent``.
+A span is made once, after what it tells of has ended. It is a plain tuple: what OpenTelemetry's exporter wants to have
+is made of it on the thread that sends (``otlp_exporters``), never while a request waits.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Value = str | int | float | bool
@@ -23,14 +19,9 @@ MAX_VALUE_CHARS = 256
 """Characters of a text attribute; a longer one is cut. Names of ours are shorter, a client's model name need not be."""
 MAX_TRACE_STATE_CHARS = 512
 """Characters of a ``tracestate`` that are taken over; a longer one is left out, as the specification allows."""
-REMEMBERED = 8192
-"""Attributes remembered as bytes: keys, teams, models, sessions of an hour; about 200 bytes each."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
-_ERROR = b"\x7a\x02\x18\x02"
-"""Field 15, status: code (3) = STATUS_CODE_ERROR (2)."""
-_TIMES = struct.Struct("<cQcQ")
 
 
 class Context(NamedTuple):
@@ -98,107 +89,30 @@ def sampler_of(name: str, argument: str) -> Sampler:
     return Sampler(ratio, follow)
 
 
-# ---- bytes
+# ---- spans
 
 
-def varint(number: int) -> bytes:
-    if number < 0x80:
-        return b"%c" % number
-    if number < 0x4000:
-        return b"%c%c" % (number & 0x7F | 0x80, number >> 7)
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+class Span(NamedTuple):
+    """One finished span, as cheap to make as a dictionary; its words for a receiver are made by the exporter."""
+
+    context: Context
+    """Its own ids."""
+    parent_id: str
+    """Hex; empty: the first of its trace."""
+    name: str
+    kind: int
+    start_ns: int
+    """Unix nanoseconds, as the end is."""
+    end_ns: int
+    attributes: Mapping[str, Value]
+    error: bool = False
+    parent_is_remote: bool = False
 
 
-def framed(field: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return varint(field << 3 | 2) + varint(len(content)) + content
-
-
-def _any_value(value: Value) -> bytes:
-    kind = value.__class__
-    if kind is str:
-        text = value[:MAX_VALUE_CHARS].encode("utf-8", "replace")  # type: ignore[index]
-        size = len(text)
-        return b"\x0a%c%b" % (size, text) if size < 0x80 else b"\x0a" + varint(size) + text
-    if kind is bool:
-        return b"\x10\x01" if value else b"\x10\x00"
-    if kind is int:
-        return b"\x18" + varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
-    return b"\x21" + struct.pack("<d", value)
-
-
-@lru_cache(maxsize=512)
-def _key(name: str) -> bytes:
-    return framed(1, name.encode())
-
-
-def key_value(name: str, value: Value) -> bytes:
-    """A ``KeyValue`` message."""
-    return _key(name) + framed(2, _any_value(value))
-
-
-def attribute(name: str, value: Value) -> bytes:
-    """One attribute of a span whose value does not come again."""
-    content, key = _any_value(value), _key(name)
-    size = len(content)
-    whole = size + len(key) + 2
-    if whole < 0x80:  # every length is one byte
-        return b"\x4a%c%b\x12%c%b" % (whole, key, size, content)
-    return framed(9, key + framed(2, content))
-
-
-@lru_cache(maxsize=REMEMBERED, typed=True)
-def known_attribute(name: str, value: Value) -> bytes:
-    """The same for one that comes again and again."""
-    return framed(9, key_value(name, value))
-
-
-@lru_cache(maxsize=1024)
-def _name(name: str, kind: int) -> bytes:
-    return framed(5, name[:MAX_VALUE_CHARS].encode("utf-8", "replace")) + b"\x30%c" % kind
-
-
-def span(
-    context: Context,
-    parent_id: str,
-    name: str,
-    kind: int,
-    start_ns: int,
-    end_ns: int,
-    attributes: Iterable[bytes],
-    *,
-    error: bool = False,
-    parent_is_remote: bool = False,
-) -> bytes:
-    """One span as an entry of ``ScopeSpans.spans``: entries and scopes' entries may be joined as they are.
-
-    Times are Unix nanoseconds; an end before its start is the start (a clock may be set back)."""
-    parent = b"\x22\x08%b" % bytes.fromhex(parent_id) if parent_id else b""
-    parts = [
-        b"\x0a\x10%b\x12\x08%b%b" % (bytes.fromhex(context.trace_id), bytes.fromhex(context.span_id), parent),
-        _name(name, kind),
-        _TIMES.pack(b"\x39", start_ns, b"\x41", max(start_ns, end_ns)),
-        *attributes,
-    ]
-    if context.state:
-        parts.append(framed(3, context.state.encode()))
-    if error:
-        parts.append(_ERROR)
-    parts.append(b"\x85\x01\x01\x03\0\0" if parent_is_remote else b"\x85\x01\x01\x01\0\0")
-    return framed(2, b"".join(parts))
-
-
-def resource(attributes: Mapping[str, Value]) -> bytes:
-    """The content of a ``Resource`` message."""
-    return b"".join(framed(1, key_value(name, value)) for name, value in attributes.items())
-
-
-def export_request(resource_content: bytes, scope_name: str, scope_version: str, spans: Iterable[bytes]) -> bytes:
-    """An ``ExportTraceServiceRequest`` of spans of one resource and scope."""
-    scope = framed(1, scope_name.encode()) + framed(2, scope_version.encode())
-    return framed(1, framed(1, resource_content) + framed(2, framed(1, scope) + b"".join(spans)))
+def told(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
+    """Those that say something: None and empty text are left out, long text is cut."""
+    return {
+        name: value[:MAX_VALUE_CHARS] if isinstance(value, str) else value
+        for name, value in attributes.items()
+        if value is not None and value != ""
+    }

@@ -1,51 +1,39 @@
 """OTLP traces of one service: set-up from the environment, ids, and the queue that spans leave by.
 
 Off (no endpoint in the environment), :func:`open_tracing` returns None and nothing of OpenTelemetry is imported. On,
-a span is written when what it tells of is over, and waits as bytes in a bounded queue; a task of the service's own
-event loop sends batches. Whatever happens to the receiver, requests do not notice: a full queue drops, and counts.
+a span is made when what it tells of is over, and waits as a tuple in a bounded queue; a thread takes batches from it
+and has OpenTelemetry's exporter encode and send them. Whatever happens to the receiver, requests do not notice: a full
+queue drops, and counts.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING
 
 import structlog
 
-from bursar_common.otlp import (
-    Destination,
-    NotSent,
-    Sender,
-    destination,
-    number_of,
-    resource_attributes,
-    sender_to,
-)
+from bursar_common.delivery import Courier, Delivery, Exporter
+from bursar_common.otlp import Destination, destination, number_of, resource_attributes
 from bursar_common.settings import SettingsError
-from bursar_common.spans import Context, Sampler, export_request, resource, sampler_of
+from bursar_common.spans import Context, Sampler, Span, Value, sampler_of
+
+if TYPE_CHECKING:
+    from bursar_common.otlp_exporters import Source
 
 log = structlog.get_logger()
 
 QUEUE_SPANS = 8192
-"""Spans that may wait, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` says otherwise: about 5 MB, seconds of a busy edge."""
+"""Spans that may wait, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` says otherwise: about 15 MB, seconds of a busy edge."""
 BATCH_SPANS = 512
 """Spans of one export (``OTEL_BSP_MAX_EXPORT_BATCH_SIZE``)."""
 DELAY_S = 5.0
 """Longest wait of a span for company (``OTEL_BSP_SCHEDULE_DELAY``, in milliseconds)."""
-BATCH_TRIES = 5
-"""Attempts to send one batch, 1, 2, 4 and 8 s apart; then it is dropped, so that newer ones get their turn."""
-RETRY_MAX_S = 30.0
-"""Longest pause a receiver may ask for."""
-STOP_S = 5.0
-"""For what waits at the end of the process."""
-COMPLAINT_S = 60.0
-"""Between two log lines about the same trouble."""
 SCOPE = "bursar"
 
 
@@ -66,101 +54,36 @@ def own_version() -> str:
         return "0"
 
 
-class Delivery:
-    """Sends what it is given, tries again within bounds, and says in the log when it fails and when it works again."""
-
-    def __init__(self, sender: Sender, to: Destination) -> None:
-        self._sender = sender
-        self._to = to
-        self._failing = False
-        self._told_s = -COMPLAINT_S
-        self.stopping = asyncio.Event()
-        """Set at the end of the process: nothing waits any more, what is in hand has one attempt left."""
-        self.failures = 0
-        """Attempts that failed."""
-
-    async def deliver(self, body: bytes, *, tries: int = BATCH_TRIES) -> bytes | None:
-        """The receiver's answer; None: given up."""
-        for attempt in range(tries):
-            try:
-                answer = await self._sender.send(body)
-            except NotSent as problem:
-                self.failures += 1
-                self._complain(str(problem))
-                if not problem.retryable or attempt + 1 == tries or self.stopping.is_set():
-                    return None
-                await self.pause(min(max(2.0**attempt, problem.after_s), RETRY_MAX_S))
-            except Exception as problem:  # a telemetry library's trouble is never a request's
-                self.failures += 1
-                self._complain(type(problem).__name__)
-                return None
-            else:
-                if self._failing:
-                    self._failing = False
-                    log.info("telemetry_delivered_again", signal=self._to.signal)
-                return answer
-        return None
-
-    async def pause(self, for_s: float) -> None:
-        """Wait, but not beyond the beginning of the stop."""
-        try:
-            async with asyncio.timeout(for_s):
-                await self.stopping.wait()
-        except TimeoutError:
-            pass
-
-    def _complain(self, why: str) -> None:
-        now_s = time.monotonic()
-        if not self._failing or now_s - self._told_s >= COMPLAINT_S:
-            self._told_s = now_s
-            log.warning(
-                "telemetry_not_delivered", signal=self._to.signal, to=self._to.where, why=why, failures=self.failures
-            )
-        self._failing = True
-
-    async def close(self) -> None:
-        await self._sender.close()
-
-
 class SpanExport:
-    """The queue, and the task that empties it."""
+    """The queue, and the thread that empties it. Spans are added on the service's event loop only."""
 
     def __init__(
         self,
         delivery: Delivery,
-        resource_content: bytes,
-        scope_version: str,
+        converted: Callable[[Sequence[Span]], object],
         *,
         queue_spans: int = QUEUE_SPANS,
         batch_spans: int = BATCH_SPANS,
         delay_s: float = DELAY_S,
     ) -> None:
+        """``converted`` makes of spans what ``delivery`` takes, on the thread."""
         self._delivery = delivery
-        self._resource = resource_content
-        self._version = scope_version
+        self._converted = converted
         self._queue_spans = queue_spans
         self._batch_spans = batch_spans
         self._delay_s = delay_s
-        self._queue: deque[bytes] = deque()
-        self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._queue: deque[Span] = deque()
+        self._courier = Courier(delivery, self._run, "otlp-traces")
         self.sent = 0
         """Spans that a receiver took."""
-        self.dropped = 0
+        self._left_out = 0
+        self._lost = 0
+        """Each written by one thread only."""
+
+    @property
+    def dropped(self) -> int:
         """Spans that found the queue full, or whose batch was given up, or that the receiver rejected."""
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def add(self, *spans: bytes) -> None:
-        """Queue spans of one request; all of them or none."""
-        queue = self._queue
-        if len(queue) + len(spans) > self._queue_spans:
-            self.dropped += len(spans)
-            return
-        queue.extend(spans)
-        if len(queue) >= self._batch_spans:
-            self._news.set()
+        return self._left_out + self._lost
 
     @property
     def waiting(self) -> int:
@@ -171,61 +94,52 @@ class SpanExport:
         """Attempts to send that failed."""
         return self._delivery.failures
 
-    async def _run(self) -> None:
+    def start(self) -> None:
+        self._courier.start()
+
+    def add(self, *spans: Span) -> None:
+        """Queue spans of one request; all of them or none."""
+        queue = self._queue
+        if len(queue) + len(spans) > self._queue_spans:
+            self._left_out += len(spans)
+            return
+        queue.extend(spans)
+        if len(queue) >= self._batch_spans and not self._courier.wake.is_set():
+            self._courier.wake.set()
+
+    def _run(self) -> None:
+        stopping, wake = self._delivery.stopping, self._courier.wake
         while True:
-            try:
-                async with asyncio.timeout(self._delay_s):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
-            self._news.clear()
-            await self._send_batch()
-            stopping = self._delivery.stopping
+            wake.wait(self._delay_s)
+            wake.clear()
+            self._send_batch()
             while len(self._queue) >= self._batch_spans or (self._queue and stopping.is_set()):
-                await self._send_batch()
+                self._send_batch()
             if stopping.is_set():
                 return
 
-    async def _send_batch(self) -> None:
+    def _send_batch(self) -> None:
         queue = self._queue
-        batch = [queue.popleft() for _ in range(min(len(queue), self._batch_spans))]
+        batch: list[Span] = []
+        while queue and len(batch) < self._batch_spans:
+            batch.append(queue.popleft())
         if not batch:
             return
-        body = export_request(self._resource, SCOPE, self._version, batch)
         taken = 0
         try:
-            answer = await self._delivery.deliver(body)
-            taken = 0 if answer is None else max(len(batch) - rejected(answer), 0)
+            rejected = self._delivery.deliver(self._converted(batch))
+            taken = 0 if rejected is None else max(len(batch) - rejected, 0)
+        except Exception:  # whatever it is: the next batch may be better
+            log.exception("spans_not_written")
         finally:
             self.sent += taken
-            self.dropped += len(batch) - taken
+            self._lost += len(batch) - taken
 
     async def stop(self) -> None:
-        """Send what waits, within STOP_S; then close."""
-        self._delivery.stopping.set()
-        self._news.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=STOP_S)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self.dropped += len(self._queue)
-        self._queue.clear()
-        if self.dropped:
-            log.info("spans_dropped", count=self.dropped, sent=self.sent)
-        await self._delivery.close()
-
-
-def rejected(answer: bytes) -> int:
-    """How many spans a receiver's answer (an ``ExportTraceServiceResponse``) says it did not take."""
-    if not answer:
-        return 0
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
-    try:
-        return int(ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans)
-    except DecodeError:
-        return 0
+        """Send what waits, within bounds; then close."""
+        await self._courier.stop()
+        if self.dropped or self._queue:
+            log.info("spans_dropped", count=self.dropped + len(self._queue), sent=self.sent)
 
 
 class Tracing:
@@ -263,12 +177,10 @@ def open_tracing(environ: Mapping[str, str], service: str) -> Tracing | None:
     except ValueError:
         ignored.append("OTEL_TRACES_SAMPLER")
         sampler = Sampler()
-    version = own_version()
-    attributes = resource_attributes(environ, service, version, instance_id(), ignored)
+    exporter, source = open_exporter(to, environ, service, ignored)
     export = SpanExport(
-        Delivery(open_sender(to), to),
-        resource(attributes),
-        version,
+        Delivery(exporter, to),
+        source.spans,
         queue_spans=int(number_of(environ, "OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS, ignored)),
         batch_spans=int(number_of(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS, ignored)),
         delay_s=number_of(environ, "OTEL_BSP_SCHEDULE_DELAY", DELAY_S * 1000, ignored) / 1000,
@@ -278,12 +190,19 @@ def open_tracing(environ: Mapping[str, str], service: str) -> Tracing | None:
     return Tracing(sampler, export)
 
 
-def open_sender(to: Destination) -> Sender:
-    """Raises SettingsError."""
+def open_exporter(
+    to: Destination, environ: Mapping[str, str], service: str, ignored: list[str]
+) -> tuple[Exporter, Source]:
+    """OpenTelemetry's exporter for a destination, and what makes of our figures what it takes. Here it is first
+    imported. Raises SettingsError."""
     try:
-        return sender_to(to)
-    except ImportError:
-        raise SettingsError("OTEL_EXPORTER_OTLP_PROTOCOL is grpc, and the package grpcio is not installed.") from None
+        from bursar_common.otlp_exporters import OtlpExporter, Source
+    except ImportError as error:
+        raise SettingsError(f"The package opentelemetry-exporter-otlp cannot be used: {error}.") from None
+    version = own_version()
+    about: dict[str, Value] = resource_attributes(environ, service, version, instance_id(), ignored)
+    try:
+        return OtlpExporter(to), Source(about, SCOPE, version)
     except (OSError, ValueError) as error:
         raise SettingsError(f"OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_KEY or _CLIENT_CERTIFICATE: {error}.") from None
 

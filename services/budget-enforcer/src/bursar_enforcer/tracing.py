@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bursar_common.spans import MAX_VALUE_CHARS, SERVER, Context, attribute, known_attribute, read_context, span
+from bursar_common.spans import SERVER, Context, Span, read_context, told
 from bursar_common.tracing import Tracing, new_id
 from bursar_common.wire import Admit, Admitted, Operation, Refused, Reply
 
@@ -34,24 +34,24 @@ def trace_batch(
 
 def _admission(
     admit: Admit, reply: Reply | msgspec.Raw, parent: Context, operations: int, started_ns: int, ended_ns: int
-) -> bytes:
+) -> Span:
     answer = answer_of(reply)
-    attributes = [
-        attribute("bursar.request_id", admit.request_id),
-        known_attribute("bursar.admission", answer),
-        known_attribute("bursar.batch_operations", operations),
-        known_attribute("gen_ai.request.model", admit.model[:MAX_VALUE_CHARS]),
-    ]
-    if isinstance(reply, Refused):
-        attributes.append(known_attribute("bursar.refused_by", reply.reason))
-    return span(
+    return Span(
         Context(parent.trace_id, new_id(8), True),
         parent.span_id,
         "admit",
         SERVER,
         started_ns,
         ended_ns,
-        attributes,
+        told(
+            {
+                "bursar.request_id": admit.request_id,
+                "bursar.admission": answer,
+                "bursar.batch_operations": operations,
+                "gen_ai.request.model": admit.model,
+                "bursar.refused_by": reply.reason if isinstance(reply, Refused) else None,
+            }
+        ),
         error=answer in ("unavailable", "invalid"),
         parent_is_remote=True,
     )

@@ -10,22 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 
 import structlog
 
 from bursar_common.events import Usage
-from bursar_common.spans import (
-    CLIENT,
-    MAX_VALUE_CHARS,
-    SERVER,
-    Context,
-    Value,
-    attribute,
-    known_attribute,
-    read_context,
-    span,
-)
+from bursar_common.spans import CLIENT, MAX_VALUE_CHARS, SERVER, Context, Span, Value, read_context, told
 from bursar_common.tracing import Tracing, new_id
 from bursar_edge.link import Origin
 from bursar_edge.usage_event import Facts
@@ -33,81 +22,6 @@ from bursar_edge.usage_event import Facts
 log = structlog.get_logger()
 
 ROUTE = "/v1/messages"
-REMEMBERED = 4096
-"""Sets of attributes remembered as bytes: each is a key with its session, or a way a request can end; below a kB."""
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _owners(key: str, key_id: str, team: str, team_id: str, customer: str, user_id: str, session: str) -> bytes:
-    """Whose it is: on both spans, so that either can be grouped by it. Empty ones are left out."""
-    return _joined(
-        ("bursar.key", key),
-        ("bursar.key_id", key_id),
-        ("bursar.team", team),
-        ("bursar.team_id", team_id),
-        ("bursar.customer", customer),
-        ("bursar.user_id", user_id),
-        ("gen_ai.conversation.id", session),
-    )
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _booked_on(agent: str, project: str, repository: str, environment: str, cost_center: str) -> bytes:
-    return _joined(
-        ("bursar.agent_id", agent),
-        ("bursar.project", project),
-        ("bursar.repository", repository),
-        ("bursar.environment", environment),
-        ("bursar.cost_center", cost_center),
-    )
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _request_facts(
-    model: str, outcome: str, refused_by: str, status: int | None, error_type: str, provider: str, billing: str
-) -> bytes:
-    return _joined(
-        ("http.request.method", "POST"),
-        ("http.route", ROUTE),
-        ("url.path", ROUTE),
-        ("http.response.status_code", status),
-        ("gen_ai.request.model", model),
-        ("bursar.outcome", outcome),
-        ("bursar.refused_by", refused_by),
-        ("bursar.provider", provider),
-        ("bursar.billing", billing),
-        ("error.type", error_type),
-    )
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _call_facts(
-    kind: str,
-    model: str,
-    served: str,
-    max_tokens: int | None,
-    stream: bool,
-    status: int | None,
-    error_type: str,
-    host: str,
-    port: int | None,
-) -> bytes:
-    return _joined(
-        ("gen_ai.operation.name", "chat"),
-        ("gen_ai.provider.name", kind),
-        ("gen_ai.request.model", model),
-        ("gen_ai.request.max_tokens", max_tokens),
-        ("gen_ai.request.stream", stream or None),
-        ("gen_ai.response.model", served),
-        ("http.response.status_code", status),
-        ("server.address", host),
-        ("server.port", port),
-        ("error.type", error_type),
-    )
-
-
-def _joined(*pairs: tuple[str, Value | None]) -> bytes:
-    return b"".join([known_attribute(name, value) for name, value in pairs if value not in (None, "")])
 
 
 class RequestTrace:
@@ -178,18 +92,8 @@ class RequestTrace:
         except Exception:  # whatever it is: the request has been answered, and is not to suffer
             log.exception("trace_not_written", request_id=facts.request_id)
 
-    def _spans(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> list[bytes]:
-        owners = request_id = attribute("bursar.request_id", facts.request_id)
-        if usage is not None:
-            owners = request_id + _owners(
-                usage.virtual_key,
-                usage.virtual_key_id,
-                usage.team,
-                usage.team_id,
-                usage.customer,
-                usage.user_id,
-                usage.session_id,
-            )
+    def _spans(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> list[Span]:
+        owners = {"bursar.request_id": facts.request_id, **_owners(usage)}
         spans = [self._request_span(facts, usage, outcome, reason, owners)]
         if self.asked_ns:
             spans.append(self._admission_span(facts, reason))
@@ -197,117 +101,134 @@ class RequestTrace:
             spans.append(self._provider_span(facts, usage, owners))
         return spans
 
-    def _request_span(self, facts: Facts, usage: Usage | None, outcome: str, reason: str, owners: bytes) -> bytes:
-        status, model = facts.status, facts.head.model[:MAX_VALUE_CHARS]
-        if usage is None:
-            attributes = [owners, _request_facts(model, outcome, reason, status, facts.error_type, "", "")]
-        else:
-            attributes = [
-                owners,
-                _request_facts(
-                    model,
-                    outcome,
-                    usage.refused_by,
-                    status,
-                    usage.error_type[:MAX_VALUE_CHARS],
-                    usage.provider,
-                    usage.billing,
-                ),
-                _booked_on(usage.agent_id, usage.project, usage.repository, usage.environment, usage.cost_center),
-                known_attribute("bursar.estimated", usage.estimated),
-                attribute("bursar.cost_nusd", usage.cost_nusd),
-                attribute("bursar.list_cost_nusd", usage.list_cost_nusd),
-            ]
+    def _request_span(
+        self, facts: Facts, usage: Usage | None, outcome: str, reason: str, owners: dict[str, Value | None]
+    ) -> Span:
+        status = facts.status
+        attributes: dict[str, Value | None] = {
+            "http.request.method": "POST",
+            "http.route": ROUTE,
+            "url.path": ROUTE,
+            "http.response.status_code": status,
+            "gen_ai.request.model": facts.head.model,
+            "bursar.outcome": outcome,
+            "bursar.refused_by": reason,
+            "error.type": facts.error_type,
+            **owners,
+        }
+        if usage is not None:
+            attributes |= {
+                "bursar.refused_by": usage.refused_by,
+                "error.type": usage.error_type,
+                "bursar.provider": usage.provider,
+                "bursar.billing": usage.billing,
+                "bursar.agent_id": usage.agent_id,
+                "bursar.project": usage.project,
+                "bursar.repository": usage.repository,
+                "bursar.environment": usage.environment,
+                "bursar.cost_center": usage.cost_center,
+                "bursar.estimated": usage.estimated,
+                "bursar.cost_nusd": usage.cost_nusd,
+                "bursar.list_cost_nusd": usage.list_cost_nusd,
+            }
             for name, value in usage.tags.items():
-                attributes.append(attribute(f"bursar.tag.{name}", value))
+                attributes[f"bursar.tag.{name}"] = value
         parent = self.parent
-        return span(
+        return Span(
             self.context,
             parent.span_id if parent is not None else "",
             f"POST {ROUTE}",
             SERVER,
             self.started_ns,
             self.ended_ns,
-            attributes,
+            told(attributes),
             error=status is not None and status >= 500,
             parent_is_remote=parent is not None,
         )
 
-    def _admission_span(self, facts: Facts, reason: str) -> bytes:
+    def _admission_span(self, facts: Facts, reason: str) -> Span:
         admitted = facts.admitted
-        attributes = [known_attribute("bursar.admission", "admitted" if admitted is not None else reason)]
-        if admitted is not None and admitted.would_refuse:
-            attributes.append(known_attribute("bursar.would_refuse", admitted.would_refuse))
-        return span(
+        return Span(
             self._admission,
             self.context.span_id,
             "admit",
             CLIENT,
             self.asked_ns,
             self.decided_ns or self.ended_ns,
-            attributes,
+            told(
+                {
+                    "bursar.admission": "admitted" if admitted is not None else reason,
+                    "bursar.would_refuse": admitted.would_refuse if admitted is not None else None,
+                }
+            ),
             error=reason == "ledger_unreachable",
         )
 
-    def _provider_span(self, facts: Facts, usage: Usage, owners: bytes) -> bytes:
+    def _provider_span(self, facts: Facts, usage: Usage, owners: dict[str, Value | None]) -> Span:
         assert facts.admitted is not None
-        model = usage.requested_model[:MAX_VALUE_CHARS]
         reader, url = facts.reader, self.to.url if self.to is not None else None
         failed = usage.outcome in ("unknown", "upstream_error") or bool(usage.error_type)
-        attributes = [
-            owners,
-            _call_facts(
-                facts.admitted.route.kind,
-                model,
-                reader.model[:MAX_VALUE_CHARS] if reader is not None else "",
-                usage.max_tokens,
-                usage.stream,
-                usage.status,
-                (usage.error_type[:MAX_VALUE_CHARS] or usage.outcome) if failed else "",
-                (url.host or "") if url is not None else "",
-                url.port if url is not None else None,
-            ),
-            known_attribute("bursar.estimated", usage.estimated),
-        ]
-        if usage.message_id:
-            attributes.append(attribute("gen_ai.response.id", usage.message_id))
-        if usage.upstream_request_id:
-            attributes.append(attribute("bursar.upstream_request_id", usage.upstream_request_id))
+        waited_s = None
         if usage.stream and facts.first_byte_ms is not None:
             waited_s = max(facts.first_byte_ms / 1e3 - self.sent_ns / 1e9, 0.0)
-            attributes.append(attribute("gen_ai.response.time_to_first_chunk", waited_s))
-        attributes += _tokens(usage)
-        return span(
+        attributes: dict[str, Value | None] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": facts.admitted.route.kind,
+            "gen_ai.request.model": usage.requested_model,
+            "gen_ai.request.max_tokens": usage.max_tokens,
+            "gen_ai.request.stream": usage.stream or None,
+            "gen_ai.response.model": reader.model if reader is not None else None,
+            "gen_ai.response.id": usage.message_id,
+            "gen_ai.response.time_to_first_chunk": waited_s,
+            "http.response.status_code": usage.status,
+            "server.address": url.host if url is not None else None,
+            "server.port": url.port if url is not None else None,
+            "error.type": (usage.error_type or usage.outcome) if failed else None,
+            "bursar.estimated": usage.estimated,
+            "bursar.upstream_request_id": usage.upstream_request_id,
+            **owners,
+            **_tokens(usage),
+        }
+        return Span(
             Context(self.context.trace_id, new_id(8), True, self.context.state),
             self.context.span_id,
-            f"chat {model}",
+            f"chat {usage.requested_model[:MAX_VALUE_CHARS]}",
             CLIENT,
             self.sent_ns,
             self.ended_ns,
-            attributes,
+            told(attributes),
             error=failed,
         )
 
 
-def _tokens(usage: Usage) -> list[bytes]:
+def _owners(usage: Usage | None) -> dict[str, Value | None]:
+    """Whose it is: on both spans, so that either can be grouped by it."""
+    if usage is None:
+        return {}
+    return {
+        "bursar.key": usage.virtual_key,
+        "bursar.key_id": usage.virtual_key_id,
+        "bursar.team": usage.team,
+        "bursar.team_id": usage.team_id,
+        "bursar.customer": usage.customer,
+        "bursar.user_id": usage.user_id,
+        "gen_ai.conversation.id": usage.session_id,
+    }
+
+
+def _tokens(usage: Usage) -> dict[str, Value | None]:
     """The conventions count cached tokens into the input; the provider does not."""
     if usage.input_tokens is None:
-        return []
-    read, written = (
-        usage.cache_read_tokens or 0,
-        (usage.cache_write_5m_tokens or 0) + (usage.cache_write_1h_tokens or 0),
-    )
-    return [
-        _count("gen_ai.usage.input_tokens", usage.input_tokens + read + written),
-        _count("gen_ai.usage.cache_read.input_tokens", read),
-        _count("gen_ai.usage.cache_creation.input_tokens", written),
-        _count("gen_ai.usage.output_tokens", usage.output_tokens or 0),
-        _count("gen_ai.usage.reasoning.output_tokens", usage.thinking_tokens or 0),
-    ]
-
-
-def _count(name: str, value: int) -> bytes:
-    return attribute(name, value) if value else known_attribute(name, 0)
+        return {}
+    read = usage.cache_read_tokens or 0
+    written = (usage.cache_write_5m_tokens or 0) + (usage.cache_write_1h_tokens or 0)
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens + read + written,
+        "gen_ai.usage.cache_read.input_tokens": read,
+        "gen_ai.usage.cache_creation.input_tokens": written,
+        "gen_ai.usage.output_tokens": usage.output_tokens or 0,
+        "gen_ai.usage.reasoning.output_tokens": usage.thinking_tokens or 0,
+    }
 
 
 def begin_trace(tracing: Tracing, headers: Mapping[str, str]) -> RequestTrace | None:
