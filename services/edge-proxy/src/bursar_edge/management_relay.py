@@ -11,9 +11,11 @@ from bursar_common.wire import Refused
 from bursar_edge.bodies import BodyMemory, Limits, read_body
 from bursar_edge.exchange import send
 from bursar_edge.health import Neighbour
-from bursar_edge.incoming import Incoming
+from bursar_edge.incoming import Incoming, answer_headers
 from bursar_edge.link import NoAnswer, NotConnected, Reply, exchange
 from bursar_edge.refusals import say
+from bursar_edge.restarting_page import HEADERS as RESTARTING_HEADERS
+from bursar_edge.restarting_page import restarting, wants_page
 from bursar_edge.tunnel import tunnel
 from bursar_edge.upstream import HOP_BY_HOP, listed_in_connection
 
@@ -51,7 +53,7 @@ async def relay_to_admin(
             )
         except (NotConnected, NoAnswer) as problem:
             log.warning("admin_unreachable", why=str(problem), request_id=request_id)
-            send(incoming, say(Refused("admin_unreachable"), request_id), request_id)
+            _unreachable(incoming, request_id)
             return
     finally:
         lease.release()
@@ -59,6 +61,16 @@ async def relay_to_admin(
         await tunnel(incoming, reply)
     else:
         await _back(incoming, reply)
+
+
+def _unreachable(incoming: Incoming, request_id: str) -> None:
+    said = say(Refused("admin_unreachable"), request_id)
+    if not wants_page(incoming.headers):
+        send(incoming, said, request_id)
+        return
+    ids = [header for header in answer_headers(request_id) if header[0] != b"content-type"]
+    headers = [(b"content-type", b"text/html; charset=utf-8"), *ids, *RESTARTING_HEADERS]
+    incoming.answer(said.status, headers, restarting(incoming.headers, request_id))
 
 
 def _upgrade(incoming: Incoming) -> bytes:
