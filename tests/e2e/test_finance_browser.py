@@ -55,9 +55,9 @@ async def fill(finance: Finance) -> str:
 def look(url: str, team: str) -> None:
     with running_browser() as browser, open_tab(browser, url) as tab:
         for path, words in (
-            ("/finance?month=2026-11", "2026-11 is closed"),
-            ("/finance?month=2026-12", "2026-12 is still running"),
-            ("/finance?month=2026-09", "fixed together with a later month"),
+            ("/finance?month=2026-11", "Closed"),
+            ("/finance?month=2026-12", "The month is not over"),
+            ("/finance?month=2026-09", "Fixed together with a later month"),
             (f"/finance/statements/{team}/2026-11", "Shared keys"),
             (f"/finance/statements/{team}/2026-12", "Corrections"),
         ):

@@ -29,6 +29,7 @@ async def forms(admin: Admin, path: str) -> list[Form]:
     for form in found:
         for each in form.fields:
             hidden = each.kind == "json" or each.name.endswith("].id")
+            hidden = hidden or (each.name.endswith("].provider") and not each.label_id)
             assert hidden or each.label_id in form.labels, f"{each.name} has no label"
     return found
 
@@ -331,3 +332,106 @@ async def test_lists_are_searched_sorted_and_paged(tmp_path: Path) -> None:
         assert "team 52" in await page(admin, "/governance/teams?order=desc")
         found = await page(admin, "/governance/teams?text=TEAM+07")
         assert ("team 07" in found, "team 08" in found) == (True, False)
+
+
+async def test_a_budget_of_a_keys_provider_is_changed_in_place_and_on_the_keys_form(tmp_path: Path) -> None:
+    async with running_admin(tmp_path) as admin:
+        status, answer, _ = await admin.call(
+            "POST", "/api/providers", {"name": "eu", "kind": "anthropic", "credential": "env:ANTHROPIC_API_KEY"}
+        )
+        assert status == 200, answer
+        monthly = {"max_limit": 10, "reset_duration": "1M", "calendar_aligned": True}
+        daily = {"max_limit": 3, "reset_duration": "1d", "max_overshoot": 1}
+        limit = {"request_max_limit": 7, "request_reset_duration": "1h"}
+        made = await admin.create(
+            "virtual-keys", name="k", budget=monthly,
+            provider_configs=[
+                {"provider": "anthropic", "allowed_models": ["claude-sonnet-4-6"], "budget": monthly},
+                {"provider": "eu", "weight": 3, "budgets": [monthly, daily], "rate_limit": limit},
+            ],
+        )  # fmt: skip
+        key = made["virtual_key"]
+        path = f"/api/governance/virtual-keys/{key['id']}"
+        before = (await admin.call("GET", path))[1]["virtual_key"]
+        budget = before["provider_configs"][1]["budgets"][1]
+        tree = await page(admin, f"/fragments/budgets/tree?key={key['id']}")
+        assert "Change the budget of k on eu" in tree
+        (form,) = await forms(admin, f"/fragments/budgets/virtual_key/{key['id']}/{budget['id']}")
+        at = "provider_configs[1].budgets[1]"
+        status, answer = await send(admin, form, **{f"{at}.max_limit": "much"})
+        assert status == 400
+        assert form.shows(answer["error"]["field"])
+        status, answer = await send(admin, form, **{f"{at}.max_limit": "42", f"{at}.enforcement": "observe"})
+        assert status == 200, answer
+        now = answer["virtual_key"]
+        changed = now["provider_configs"][1]["budgets"][1]
+        assert (changed["id"], changed["max_limit"], changed["enforcement"]) == (budget["id"], 42, "observe")
+        # Everything else is as it was: the other budgets, models, weight, rate limit.
+        same = [{**config, "budgets": config["budgets"][:1]} for config in now["provider_configs"]]
+        assert same == [{**config, "budgets": config["budgets"][:1]} for config in before["provider_configs"]]
+        assert now["budgets"] == before["budgets"]
+        status, answer = await send(admin, form, **{f"{at}.max_limit": "43"})
+        assert status == 409, "somebody was faster"
+
+        (form, *_) = await forms(admin, f"/governance/keys/{key['id']}")
+        status, answer = await send(admin, form)
+        assert (status, "event_id" in answer) == (200, False), "an untouched form changes nothing"
+        at = "provider_configs[0].budgets[0]"
+        status, answer = await send(admin, form, **{f"{at}.max_limit": "77", f"{at}.enforcement": "strict"})
+        assert status == 200, answer
+        raised = answer["virtual_key"]["provider_configs"][0]["budgets"][0]
+        first = before["provider_configs"][0]["budgets"][0]
+        assert (raised["id"], raised["max_limit"], raised["enforcement"]) == (first["id"], 77, "strict")
+
+
+async def test_forms_of_allocations(tmp_path: Path) -> None:
+    async with running_admin(tmp_path) as admin:
+        team = (await admin.create("teams", name=HTML))["team"]["id"]
+        customer = (await admin.create("customers", name="Northwind"))["customer"]["id"]
+        key = (await admin.create("virtual-keys", name=HTML, team_id=team))["virtual_key"]["id"]
+        assert "Nothing is charged beside requests" in await page(admin, "/finance/allocations")
+        (form,) = await forms(admin, "/finance/allocations/new")
+        split = {
+            "name": HTML, "virtual_key_id": key, "from_month": "2099-01",
+            "parts[0].team_id": team, "parts[0].percent": "12.5",
+        }  # fmt: skip
+        for wrong, at in (
+            ({"name": ""}, "name"), ({"virtual_key_id": ""}, "virtual_key_id"), ({"from_month": "soon"}, "from_month"),
+            ({"parts[0].percent": "101"}, "parts[0].percent"), ({"parts[0].team_id": ""}, "parts[0]"),
+            ({"to_month": "2098-12"}, "to_month"),
+        ):  # fmt: skip
+            status, answer = await send(admin, form, **{**split, **wrong})
+            assert status == 400, wrong
+            assert at in [each["field"] for each in answer["error"].get("problems", [answer["error"]])]
+            assert form.shows(at)
+        status, answer = await send(admin, form, **split)
+        assert status == 200, answer
+        made = answer["allocation"]["id"]
+        status, answer = await send(admin, form, **{**split, "name": "again"})
+        assert (status, answer["error"]["field"], answer["error"]["existing_id"]) == (409, "virtual_key_id", made)
+        (form,) = await forms(admin, "/finance/allocations/new?kind=fee")
+        status, answer = await send(
+            admin, form, name="Seats", amount="25", **{"parts[0].team_id": team, "parts[0].seats": "3"}
+        )
+        assert status == 200, answer
+        fee = answer["allocation"]
+        assert (fee["kind"], fee["parts"][0]["amount_nusd"], fee["provider"]) == ("fee", 75_000_000_000, "anthropic")
+        (form,) = await forms(admin, "/finance/allocations/new?kind=commitment")
+        assert form.body(name="c", amount="1")["kind"] == "commitment"
+        for each in (made, fee["id"]):
+            change, destroy = await forms(admin, f"/finance/allocations/{each}")
+            status, answer = await send(admin, change)
+            assert (status, "event_id" in answer) == (200, False), "an untouched form changes nothing"
+            assert (await send(admin, destroy))[0] == 200
+            assert (await send(admin, change))[0] == 404
+        # A part that a customer bears is the customer's again.
+        body = {"name": "whole", "kind": "commitment", "amount": 5, "from_month": "2099-01",
+                "parts": [{"customer_id": customer, "percent": 100}]}  # fmt: skip
+        status, answer, _ = await admin.call("POST", "/api/finance/allocations", body)
+        assert status == 200, answer
+        change, _ = await forms(admin, f"/finance/allocations/{answer['allocation']['id']}")
+        assert change.body()["parts"] == [{"customer_id": customer, "percent": "100", "cost_center": None}]
+        assert HTML.replace("<", "&lt;")[:8] in await page(admin, "/finance/allocations/new")
+        for query in ("?kind=gift", "?colour=red"):
+            await page(admin, f"/finance/allocations{query}", 400)
+        await page(admin, "/finance/allocations/nobody", 404)

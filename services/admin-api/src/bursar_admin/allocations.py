@@ -167,7 +167,7 @@ def change_allocation(projection: Projection, allocation_id: str, body: Allocati
         if after.to_month != before.to_month:
             for field in (before.to_month, after.to_month):
                 if field and field < last:
-                    raise conflict(f"to_month: {last} is closed, and what was charged in it stays as it is.")
+                    raise conflict(f"{last} is closed, and what was charged in it stays as it is.", field="to_month")
     else:
         _check_open(projection, after.from_month)
     return _write(projection, before, after, moment)
@@ -239,7 +239,9 @@ def _check_other_splits(projection: Projection, after: Allocation) -> None:
             continue
         if other.from_month <= (after.to_month or "9999") and after.from_month <= (other.to_month or "9999"):
             raise conflict(
-                f"The allocation {other.name!r} divides that key in some of these months.", existing_id=other.id
+                f"The allocation {other.name!r} divides that key in some of these months.",
+                field="virtual_key_id",
+                existing_id=other.id,
             )
 
 

@@ -16,6 +16,7 @@ from bursar_admin.pages.api import everything
 from bursar_admin.pages.forecast import Forecast, forecast
 from bursar_admin.pages.frame import Frame, View
 from bursar_admin.pages.numbers import window_words
+from bursar_admin.pages.statements import ACTIVE, tabs
 from bursar_admin.routes import Route
 
 KINDS = {"customer": "customers", "team": "teams", "virtual_key": "virtual-keys"}
@@ -44,7 +45,9 @@ class Line:
     pace_nusd_per_s: int | None = None
     """The same a second, rounded down: for the form's preview."""
     via: str = ""
-    """The provider whose config of a key it belongs to: changed on the key's own page."""
+    """The provider whose config of a key it belongs to."""
+    siblings: tuple[str, ...] = ()
+    """Ids of all budgets of the owner, or of the key's config: what stands in a change keeps what it does not say."""
 
     def part(self, nusd: int | None) -> float:
         """Per cent of the limit, 0 to 100."""
@@ -85,6 +88,12 @@ class Owner:
     keys: int = 0
     """Virtual keys right below it, shown when it is opened."""
     inactive: bool = False
+    providers: tuple[str, ...] = ()
+    """Of a key with a list of providers, in order."""
+
+    def within(self, line: Line) -> str:
+        """Where the line's budgets stand in a body that changes the owner: empty, or ``provider_configs[1].``."""
+        return f"provider_configs[{self.providers.index(line.via)}]." if line.via else ""
 
     @property
     def word(self) -> str:
@@ -121,18 +130,28 @@ def line(budget: dict[str, Any], index: int, now_s: int, via: str = "") -> Line:
 
 
 def owner(kind: str, entity: dict[str, Any], now_s: int) -> Owner:
-    lines = [line(budget, index, now_s) for index, budget in enumerate(entity["budgets"])]
-    for config in entity.get("provider_configs") or ():
-        lines += [line(budget, index, now_s, config["provider"]) for index, budget in enumerate(config["budgets"])]
     return Owner(
         kind,
         entity["id"],
         entity["name"],
         entity["version"],
-        lines,
+        lines_of(entity, now_s),
         entity["rate_limit"],
         inactive=not entity.get("is_active", True),
+        providers=tuple(config["provider"] for config in entity.get("provider_configs") or ()),
     )
+
+
+def lines_of(entity: dict[str, Any], now_s: int) -> list[Line]:
+    """An owner's budgets, and of a key those of its provider configs."""
+    found = []
+    configs = [(config["provider"], config) for config in entity.get("provider_configs") or ()]
+    for via, holder in [("", entity), *configs]:
+        budgets = holder.get("budgets", ())
+        siblings = tuple(budget["id"] for budget in budgets)
+        for index, budget in enumerate(budgets):
+            found.append(replace(line(budget, index, now_s, via), siblings=siblings))
+    return found
 
 
 def tree(
@@ -189,7 +208,7 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         view = frame.view(request)
         if view.query.get("show", ATTENTION) != ATTENTION:
             raise bad_field("show", "is not a choice of budgets", view.query["show"][:100], ATTENTION)
-        return frame.shell(view, "budgets", "budgets.html", "Budgets")
+        return frame.shell(view, ACTIVE, "budgets.html", "Budgets", tabs=tabs(view))
 
     async def owners(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
@@ -249,7 +268,7 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
             raise not_found("kind of owner", kind)
         path = f"/api/governance/{KINDS[kind]}/{owner_id}"
         found = owner(kind, (await view.api.get(path))[kind], view.now_s)
-        chosen = [each for each in found.lines if each.budget["id"] == budget_id and not each.via]
+        chosen = [each for each in found.lines if each.budget["id"] == budget_id]
         if not chosen:
             raise not_found("budget", budget_id)
         return frame.fragment(view, "parts/budget_form.html", owner=found, line=chosen[0], path=path)

@@ -14,7 +14,7 @@ from aiohttp import web
 from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field, not_found
 from bursar_admin.pages.api import everything
-from bursar_admin.pages.budgets import Line, line
+from bursar_admin.pages.budgets import Line, lines_of
 from bursar_admin.pages.frame import CARRIED, Frame, View
 from bursar_admin.projection import provider_key
 from bursar_admin.routes import Route
@@ -131,8 +131,7 @@ def row_of(view: View, kind: Kind, answer: dict[str, Any]) -> Row:
             names[name] = document.name
     parent = provider_key(answer["name"]) if kind.entity == "provider" else answer["id"]
     counts = {entity: len(projection.children(parent, entity)) for entity in ("team", "user", "virtual_key")}
-    lines = [line(budget, index, view.now_s) for index, budget in enumerate(answer.get("budgets", ()))]
-    return Row(answer, lines, names, counts)
+    return Row(answer, lines_of(answer, view.now_s), names, counts)
 
 
 def state_of(answer: dict[str, Any], now_s: int) -> tuple[str, str]:

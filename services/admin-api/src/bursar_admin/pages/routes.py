@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bursar_admin.desk import Desk
 from bursar_admin.pages import (
+    allocations,
     budgets,
     events,
     finding,
@@ -20,7 +21,20 @@ from bursar_admin.pages.assets import PREFIX
 from bursar_admin.pages.frame import Frame
 from bursar_admin.routes import Route
 
-MODULES = (overview, logs, sessions, insights, budgets, governance, events, settings, statements, finding, signing_in)
+MODULES = (
+    overview,
+    logs,
+    sessions,
+    insights,
+    budgets,
+    governance,
+    events,
+    settings,
+    statements,
+    allocations,
+    finding,
+    signing_in,
+)
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bursar_admin.closing import read_month
 from bursar_admin.desk import Desk
-from bursar_admin.pages.frame import Frame
+from bursar_admin.pages.frame import Frame, View
 from bursar_admin.routes import Route
 from bursar_admin.statements import KINDS
 from bursar_common.finance import month_bounds_ms, month_of_ms
@@ -16,7 +16,9 @@ from bursar_common.finance import month_bounds_ms, month_of_ms
 MONTHS_SHOWN = 12
 """Months to choose from, the running one first."""
 ACTIVE = "budgets"
-"""The entry of the rail that statements belong to."""
+"""The entry of the rail that money belongs to: budgets, statements, allocations."""
+TABS = (("budgets", "/budgets", "Budgets"), ("statements", "/finance", "Statements"),
+        ("allocations", "/finance/allocations", "Allocations"))  # fmt: skip
 
 
 def months_back(now_ms: int) -> list[str]:
@@ -25,6 +27,10 @@ def months_back(now_ms: int) -> list[str]:
     while len(found) < MONTHS_SHOWN:
         found.append(month_of_ms(month_bounds_ms(found[-1])[0] - 1))
     return found
+
+
+def tabs(view: View) -> list[tuple[str, str, str, int | None]]:
+    return [(slug, word, view.href(path), None) for slug, path, word in TABS]
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:
@@ -39,10 +45,14 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             ACTIVE,
             "finance.html",
             "Statements",
+            tabs=tabs(view),
             month=month,
             months=months_back(now_ms),
             state=answer["state"],
             teams=answer["teams"],
+            billed=sum(team["billed_nusd"] for team in answer["teams"]),
+            listed=sum(team["list_nusd"] for team in answer["teams"]),
+            requests=sum(team["requests"] for team in answer["teams"]),
             close=closes.get(month),
             over=now_ms >= month_bounds_ms(month)[1],
         )

@@ -71,9 +71,12 @@ function sentence(problem) {
   return allowed ? `${message}. Allowed: ${allowed}.` : message;
 }
 
+/** `parts[0].percent` -> `parts[0]` -> `parts` -> empty */
+const above = (path) => path.replace(/(\.[^.[]+|\[\d+\]|^[^.[]+)$/, "");
+
 /** Beside the field itself, else beside the nearest one above it in the body (`provider_configs[0].allowed_models[2]`). */
 function placeOf(form, path) {
-  for (let at = path; at; at = at.replace(/(\.[^.[]+|\[\d+\]|^[^.[]+)$/, "")) {
+  for (let at = path; at; at = above(at)) {
     const place = form.querySelector(`[data-problem="${CSS.escape(at)}"]`);
     if (place) return place;
   }
@@ -106,11 +109,12 @@ function link(href, text) {
 
 /** Somebody was faster, a name is taken, or something still depends on it: what to do stands beside it. */
 function conflict(form, error) {
-  const names = form.querySelector('[data-problem="name"]');
-  if (error.existing_id && form.dataset.existing && names) {
-    names.replaceChildren(`${error.message} `, link(form.dataset.existing + error.existing_id, "Open it"));
-    form.elements.name?.setAttribute("aria-invalid", "true");
-    form.elements.name?.focus();
+  const at = error.field || "name";
+  const taken = form.querySelector(`[data-problem="${CSS.escape(at)}"]`);
+  if (error.existing_id && form.dataset.existing && taken) {
+    taken.replaceChildren(`${error.message} `, link(form.dataset.existing + error.existing_id, "Open it"));
+    form.elements[at]?.setAttribute("aria-invalid", "true");
+    form.elements[at]?.focus();
     return;
   }
   const place = form.querySelector('[data-problem=""]');
@@ -132,7 +136,7 @@ function conflict(form, error) {
     place.replaceChildren("Somebody changed this since you opened it; nothing was saved. ", link(form.dataset.here, "Load it as it is now"), ".");
     return;
   }
-  show(form, { ...error, message: `${error.message} Cancel and open the form again to see it as it is now.` });
+  show(form, error.version === undefined ? error : { ...error, message: `${error.message} Cancel and open the form again to see it as it is now.` });
 }
 
 /** Where to go when it is done: data-then, with the id of what the answer holds. */
@@ -181,6 +185,17 @@ document.addEventListener("submit", (event) => {
   if (!(event.target instanceof HTMLFormElement) || !event.target.dataset.api) return;
   event.preventDefault();
   send(event.target);
+});
+// What was said about a field is about what stood in it.
+document.addEventListener("input", (event) => {
+  const field = event.target;
+  const form = field.form;
+  if (!form?.dataset.api || !field.name) return;
+  field.removeAttribute("aria-invalid");
+  for (let at = field.name; at; at = above(at)) {
+    const place = form.querySelector(`[data-problem="${CSS.escape(at)}"]`);
+    if (place) place.textContent = "";
+  }
 });
 document.addEventListener("click", (event) => {
   const form = event.target instanceof Element && event.target.closest("[data-cancel]")?.closest("form");

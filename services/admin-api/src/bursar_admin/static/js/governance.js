@@ -3,30 +3,35 @@ import "./forms.js";
 import { money } from "./numbers.js";
 
 const PREVIEW_AFTER_MS = 350;
-const NAMED = ["name", "id", "for", "aria-describedby", "data-problem"];
+const NAMED = ["name", "id", "for", "aria-describedby", "data-problem", "data-rows", "data-add"];
 
 // -- rows of a list in the body ------------------------------------------------------------------------------------
 
-/** The rows' places in the body are their places on the page, without gaps. */
+/** The rows' places in the body are their places on the page, without gaps. Rows may have rows. */
 function number(list) {
   const path = list.dataset.rows;
-  [...list.children].forEach((row, index) => {
-    for (const element of row.querySelectorAll("*")) {
-      for (const attribute of NAMED) {
-        const text = element.getAttribute(attribute);
-        if (text?.includes(`${path}[`)) element.setAttribute(attribute, text.replaceAll(/\[(\d+|__)\]/g, `[${index}]`));
-      }
+  const place = new RegExp(`${path.replaceAll(/[[\]]/g, "\\$&")}\\[(\\d+|__)\\]`, "g");
+  [...list.children].forEach((row, index) => rename(row, place, `${path}[${index}]`));
+}
+
+function rename(row, from, to) {
+  for (const element of row.querySelectorAll("*")) {
+    for (const attribute of NAMED) {
+      const text = element.getAttribute(attribute);
+      if (text) element.setAttribute(attribute, text.replaceAll(from, to));
     }
-  });
+  }
 }
 
 function add(name) {
   const list = document.querySelector(`[data-rows="${name}"]`);
-  const made = document.getElementById(`new-${name}`).content.cloneNode(true);
+  const made = document.getElementById(list.dataset.template ?? `new-${name}`).content.cloneNode(true);
+  rename(made, "__list__", name);
   list.append(made);
   number(list);
   const row = list.lastElementChild;
   window.htmx.process(row);
+  list.dispatchEvent(new CustomEvent("bursar:rows", { bubbles: true }));
   return row;
 }
 
@@ -41,6 +46,7 @@ document.addEventListener("click", (event) => {
     const next = row.nextElementSibling ?? row.previousElementSibling;
     row.remove();
     number(list);
+    list.dispatchEvent(new CustomEvent("bursar:rows", { bubbles: true }));
     (next?.querySelector("[data-remove]") ?? document.querySelector(`[data-add="${list.dataset.rows}"]`))?.focus();
   }
 });
