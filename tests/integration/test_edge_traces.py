@@ -200,6 +200,77 @@ async def test_refused_requests_are_traces_too(tmp_path, receiver):
     assert named(strangers, "POST /v1/messages").attributes["bursar.refused_by"] == "unknown_key"
 
 
+@pytest.mark.parametrize(
+    ("request_bytes", "name", "told"),
+    [
+        (
+            post(SMALL, path="/anthropic/v1/messages/count_tokens?beta=true"),
+            "POST /v1/messages/count_tokens",
+            {"bursar.outcome": "completed", "http.response.status_code": 200, "gen_ai.request.model": MODEL,
+             "bursar.key": "alice", "bursar.team": "platform", "url.path": "/v1/messages/count_tokens"},
+        ),
+        (
+            b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\nconnection: close\r\n\r\n" % KEY.encode(),
+            "GET /v1/models",
+            {"bursar.outcome": "completed", "http.response.status_code": 200, "bursar.key": "alice"},
+        ),
+        (
+            b"GET /v1/models/%b HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\nconnection: close\r\n\r\n"
+            % (SECRET.encode(), KEY.encode()),
+            "GET /v1/models/{model_id}",
+            {"bursar.outcome": "refused", "bursar.refused_by": "model_not_found", "http.response.status_code": 404},
+        ),
+        (
+            post(b"{no json"),
+            "POST /v1/messages",
+            {"bursar.outcome": "refused", "bursar.refused_by": "bad_request", "http.response.status_code": 400},
+        ),
+        (
+            post(SMALL, key=""),
+            "POST /v1/messages",
+            {"bursar.outcome": "refused", "bursar.refused_by": "no_key", "http.response.status_code": 401},
+        ),
+        (
+            post(SMALL, path=f"/v1/{SECRET}"),
+            "POST",
+            {"bursar.outcome": "refused", "bursar.refused_by": "not_supported", "http.response.status_code": 404},
+        ),
+    ],
+)  # fmt: skip
+async def test_what_is_never_admitted_is_one_span(tmp_path, receiver, request_bytes, name, told):
+    head, _, rest = request_bytes.partition(b"\r\n")
+    async with traced(tmp_path, receiver) as around:
+        around.upstream.answers(json_answer(b'{"input_tokens":3}'))
+        answer = await around.raw(head + b"\r\ntraceparent: " + TRACEPARENT.encode() + b"\r\n" + rest)
+        await around.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    (span,) = receiver.spans
+    assert (span.name, span.kind, span.trace_id, span.parent_id) == (name, SERVER, TRACE, CALLER)
+    assert {key: span.attributes.get(key) for key in told} == told
+    assert f"x-bursar-request-id: {span.attributes['bursar.request_id']}".encode() in answer
+    assert span.start_ns < span.end_ns
+    assert not span.error
+    assert SECRET not in repr(span)
+
+
+async def test_what_is_never_admitted_follows_the_callers_sampling_too(tmp_path, receiver):
+    async with traced(tmp_path, receiver) as around:
+        await around.raw(post(b"{no json", f"traceparent: 00-{TRACE}-{CALLER}-00"))
+    assert receiver.spans == []
+
+
+async def test_a_client_that_leaves_before_its_body_is_there(tmp_path, receiver):
+    async with traced(tmp_path, receiver) as around:
+        _, writer = await asyncio.open_connection("127.0.0.1", around.port)
+        writer.write(post(SMALL)[:-10])
+        async with asyncio.timeout(10):
+            while not around.edge.active:
+                await asyncio.sleep(0.01)
+        writer.close()
+        (span,) = await receiver.wait_spans(1)
+    assert (span.name, span.attributes["bursar.outcome"]) == ("POST /v1/messages", "gone")
+    assert "http.response.status_code" not in span.attributes
+
+
 async def test_failures_of_the_provider_are_errors(tmp_path, receiver):
     async with traced(tmp_path, receiver) as around:
         error = b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}'

@@ -43,6 +43,7 @@ from bursar_edge.refusals import say
 from bursar_edge.relay import Times
 from bursar_edge.request_head import BadHead, read_head
 from bursar_edge.routes import route
+from bursar_edge.single_spans import traced
 from bursar_edge.upstream import Upstreams
 
 log = structlog.get_logger()
@@ -213,7 +214,10 @@ class Edge:
     async def _handle(self, incoming: Incoming) -> Incoming:
         self._active += 1
         try:
-            await self._route(incoming)
+            if self.parts.tracing is None:
+                await self._route(incoming)
+            else:
+                await traced(self.parts.tracing, incoming, self._route)
         except ClientGone:
             incoming.keep_alive = False
         except Exception:

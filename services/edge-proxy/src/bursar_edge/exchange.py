@@ -35,7 +35,6 @@ from bursar_edge.refusals import Said, say
 from bursar_edge.relay import Times, UpstreamCut, reader_for, relay
 from bursar_edge.request_head import RequestHead
 from bursar_edge.samples import DeniedSample
-from bursar_edge.tracing import begin_trace
 from bursar_edge.upstream import AddressRefused, Upstreams, down_headers, listed_in_connection, up_head
 from bursar_edge.usage_event import Facts, denied, so_far
 
@@ -123,7 +122,7 @@ class Exchange:
         self._began_s = parts.clock.monotonic_s()
         self._sent_s = 0.0
         self._closed = False
-        self._trace = None if parts.tracing is None else begin_trace(parts.tracing, incoming.headers)
+        self._trace = None if incoming.trace is None else incoming.trace.taken_over()
 
     async def run(self) -> None:
         """Answer the request. Raises ClientGone and CancelledError when the client left."""
@@ -360,4 +359,6 @@ def _billing(kind: str) -> Billing:
 
 def send(incoming: Incoming, said: Said, request_id: str) -> None:
     """Answer with a refusal."""
+    if incoming.trace is not None:
+        incoming.trace.reason = said.reason
     incoming.answer(said.status, [*answer_headers(request_id), *said.headers], said.body, REASONS.get(said.status, ""))

@@ -44,6 +44,8 @@ async def who_asks(parts: Parts, ask: Authorize, request_id: str) -> Authorized 
 async def _authorize(parts: Parts, incoming: Incoming, request_id: str, ask: Authorize) -> Authorized | None:
     """Who asks; None after refusing."""
     who = await who_asks(parts, ask, request_id)
+    if incoming.trace is not None:
+        incoming.trace.asked(ask, who.owners)
     if isinstance(who, Authorized):
         return who
     send(incoming, say(who, request_id), request_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
@@ -18,6 +18,9 @@ from multidict import CIMultiDictProxy
 
 from bursar_edge.known_head import Body, KnownHead
 from bursar_edge.whole_answer import WholeBody
+
+if TYPE_CHECKING:
+    from bursar_edge.tracing import RequestTrace
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 REASONS[529] = "Overloaded"
@@ -59,6 +62,7 @@ class Incoming:
         "request_id",
         "started",
         "target",
+        "trace",
         "transport",
     )
 
@@ -86,6 +90,8 @@ class Incoming:
         self.request_id = ""
         """Ours, once it has one."""
         self.keep_alive: bool = not message.should_close
+        self.trace: RequestTrace | None = None
+        """Where its spans are written, if they are."""
         self.started = False
         self.chunked = False
         self.body_allowed = message.method != "HEAD"
@@ -139,6 +145,8 @@ class Incoming:
 
     def _head(self, status: int, reason: str, headers: Iterable[Header], length: int | None) -> bytes:
         self.started = True
+        if self.trace is not None:
+            self.trace.status = status
         parts = [f"HTTP/1.1 {status} {reason}\r\n".encode("utf-8", "surrogateescape")]
         parts += [name + b": " + value + b"\r\n" for name, value in headers]
         if length is not None:

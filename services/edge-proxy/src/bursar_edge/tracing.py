@@ -4,18 +4,20 @@ Three of them: the request as the client sees it (below the client's own span, i
 its admission and the call of the provider. The enforcer adds its own below the admission. Attributes are named by
 OpenTelemetry's HTTP and GenAI conventions, and ``bursar.*`` where those have no name. A figure that is added up stands
 on one span only: cost on the request's, tokens on the provider call's.
+
+What becomes of requests without an admission: ``single_spans``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 import structlog
 
 from bursar_common.events import Usage
-from bursar_common.spans import CLIENT, MAX_VALUE_CHARS, SERVER, Context, Span, Value, read_context, told
+from bursar_common.spans import CLIENT, MAX_VALUE_CHARS, SERVER, Context, Span, Value, told
 from bursar_common.tracing import Tracing, new_id
+from bursar_common.wire import Authorize, Owners
 from bursar_edge.link import Origin
 from bursar_edge.usage_event import Facts
 
@@ -30,19 +32,24 @@ class RequestTrace:
     __slots__ = (
         "_admission",
         "_ahead_ns",
-        "_tracing",
         "asked_ns",
         "context",
         "decided_ns",
         "ended_ns",
+        "model",
+        "owners",
         "parent",
+        "reason",
         "sent_ns",
         "started_ns",
+        "status",
         "to",
+        "tracing",
+        "whole",
     )
 
     def __init__(self, tracing: Tracing, context: Context, parent: Context | None) -> None:
-        self._tracing = tracing
+        self.tracing = tracing
         self.context = context
         self.parent = parent
         self._admission = Context(context.trace_id, new_id(8), True, context.state)
@@ -51,6 +58,24 @@ class RequestTrace:
         self.asked_ns = self.decided_ns = self.sent_ns = self.ended_ns = 0
         self.to: Origin | None = None
         """Where the request goes."""
+        self.status: int | None = None
+        """Of the answer whose head went out."""
+        self.reason = ""
+        """Of the refusal that was sent."""
+        self.model = ""
+        self.owners: Owners | None = None
+        """Whose it is, of a request that costs nothing."""
+        self.whole = False
+        """Whether this is a paid request's: it writes its trace when it ends, whatever is answered."""
+
+    def taken_over(self) -> RequestTrace:
+        """A paid request's own way begins."""
+        self.whole = True
+        return self
+
+    def asked(self, ask: Authorize, owners: Owners | None) -> None:
+        """Who asks, of a request that costs nothing; None: nobody's."""
+        self.model, self.owners = ask.model, owners
 
     def now_ns(self) -> int:
         return time.monotonic_ns() + self._ahead_ns
@@ -88,12 +113,12 @@ class RequestTrace:
 
     def _write(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> None:
         try:
-            self._tracing.export.add(*self._spans(facts, usage, outcome, reason))
+            self.tracing.export.add(*self._spans(facts, usage, outcome, reason))
         except Exception:  # whatever it is: the request has been answered, and is not to suffer
             log.exception("trace_not_written", request_id=facts.request_id)
 
     def _spans(self, facts: Facts, usage: Usage | None, outcome: str, reason: str) -> list[Span]:
-        owners = {"bursar.request_id": facts.request_id, **_owners(usage)}
+        owners = {"bursar.request_id": facts.request_id, **owners_of(usage)}
         spans = [self._request_span(facts, usage, outcome, reason, owners)]
         if self.asked_ns:
             spans.append(self._admission_span(facts, reason))
@@ -201,18 +226,18 @@ class RequestTrace:
         )
 
 
-def _owners(usage: Usage | None) -> dict[str, Value | None]:
+def owners_of(known: Usage | Owners | None) -> dict[str, Value | None]:
     """Whose it is: on both spans, so that either can be grouped by it."""
-    if usage is None:
+    if known is None:
         return {}
     return {
-        "bursar.key": usage.virtual_key,
-        "bursar.key_id": usage.virtual_key_id,
-        "bursar.team": usage.team,
-        "bursar.team_id": usage.team_id,
-        "bursar.customer": usage.customer,
-        "bursar.user_id": usage.user_id,
-        "gen_ai.conversation.id": usage.session_id,
+        "bursar.key": known.virtual_key,
+        "bursar.key_id": known.virtual_key_id,
+        "bursar.team": known.team,
+        "bursar.team_id": known.team_id,
+        "bursar.customer": known.customer,
+        "bursar.user_id": known.user_id,
+        "gen_ai.conversation.id": known.session_id if isinstance(known, Usage) else None,
     }
 
 
@@ -229,10 +254,3 @@ def _tokens(usage: Usage) -> dict[str, Value | None]:
         "gen_ai.usage.output_tokens": usage.output_tokens or 0,
         "gen_ai.usage.reasoning.output_tokens": usage.thinking_tokens or 0,
     }
-
-
-def begin_trace(tracing: Tracing, headers: Mapping[str, str]) -> RequestTrace | None:
-    """The trace of a request that just came; None: it is not recorded."""
-    parent = read_context(headers.get("traceparent"), headers.get("tracestate"))
-    context = tracing.begin(parent)
-    return RequestTrace(tracing, context, parent) if context is not None else None
