@@ -176,6 +176,7 @@ class Recorder:
                 agent=usage.agent_id,
                 text_bytes=usage.text_bytes,
                 usage=closing.counted,
+                quiet=True,
             ),
             since_s=ended.ended_s,
         )
