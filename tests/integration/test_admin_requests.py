@@ -13,6 +13,7 @@ import structlog
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bursar_admin.app import route_table
+from bursar_common.metrics import OPENMETRICS_TYPE, TEXT_TYPE
 from bursar_common.telemetry import configure_logging
 from tests.harness.admin import KEY_SECRET, running_admin
 
@@ -297,6 +298,15 @@ async def test_the_openapi_document_is_valid_and_complete(tmp_path: Path) -> Non
         assert {"budget", "budgets", "rate_limit", "provider_configs", "value_sha256"} <= set(key["properties"])
         unnamed = document["paths"][KEYS]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert unnamed["required"] == ["name"]
+        media = {path: set(methods["get"]["responses"]["200"]["content"]) for path, methods in
+                 document["paths"].items() if "get" in methods}  # fmt: skip
+        assert media["/metrics"] == {TEXT_TYPE, OPENMETRICS_TYPE}
+        assert media["/api/exports/focus"] == {"text/csv; charset=utf-8", "application/vnd.apache.parquet"}
+        assert media["/api/logs/stream"] == {"text/event-stream"}
+        assert media["/api/finance/statements/{team}/{month}"] == {"text/csv", "application/json"}
+        assert "text/html" not in set().union(*media.values()), "pages are not described"
+        _, _, headers = await admin.call("GET", "/metrics")
+        assert headers["Content-Type"] in media["/metrics"]
 
 
 async def test_answers_are_what_the_document_says(tmp_path: Path) -> None:

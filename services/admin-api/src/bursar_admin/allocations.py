@@ -12,7 +12,7 @@ import msgspec
 from pydantic import Field, PlainValidator, WithJsonSchema
 from typing_extensions import TypedDict
 
-from bursar_admin.closing import ALLOCATIONS_VERSION, CLOSES_VERSION, MONTH_ALLOWED, last_closed, raising
+from bursar_admin.closing import ALLOCATIONS_VERSION, CLOSES_VERSION, MONTH_ALLOWED, charges, last_closed, raising
 from bursar_admin.errors import bad_field, conflict
 from bursar_admin.fields import Count, Description, Name, Nusd, Percent, Reference, Version, fault
 from bursar_admin.limits import Moment
@@ -155,6 +155,8 @@ def change_allocation(projection: Projection, allocation_id: str, body: Allocati
     after = _filled(projection, before, body)
     check_name(projection, ALLOCATION, "", after.name, allocation_id)
     last = last_closed(projection)
+    if charges(after, last):
+        _check_alive(projection, after)
     if last and before.from_month <= last:
         fixed = msgspec.structs.replace(
             after, name=before.name, description=before.description, to_month=before.to_month
@@ -173,6 +175,17 @@ def change_allocation(projection: Projection, allocation_id: str, body: Allocati
     return _write(projection, before, after, moment)
 
 
+def _check_alive(projection: Projection, allocation: Allocation) -> None:
+    """Raises Refusal (409): an allocation that ended may name owners that were deleted since, one that goes on not."""
+    for part in allocation.parts:
+        if part.team_id and part.team_id not in projection.teams:
+            raise conflict(f"The team {part.team!r} was deleted: an allocation that goes on cannot name it.")
+        if not part.team_id and part.customer_id not in projection.customers:
+            raise conflict(f"The customer {part.customer!r} was deleted: an allocation that goes on cannot name it.")
+    if allocation.virtual_key_id and allocation.virtual_key_id not in projection.virtual_keys:
+        raise conflict("The key was deleted: a split that goes on cannot divide it.")
+
+
 def delete_allocation(projection: Projection, allocation_id: str, version: int | None, moment: Moment) -> Decision:
     before: Allocation = find(projection, ALLOCATION, allocation_id)
     check_version(projection, ALLOCATION, allocation_id, version)
@@ -186,11 +199,7 @@ def delete_allocation(projection: Projection, allocation_id: str, version: int |
 
 
 def _write(projection: Projection, before: Allocation | None, after: Allocation | None, moment: Moment) -> Decision:
-    seen: tuple[str, ...] = (CLOSES_VERSION,)
-    if after is not None:
-        seen += tuple(part.team_id or part.customer_id for part in after.parts)
-        seen += (after.virtual_key_id,) if after.virtual_key_id else ()
-    decision = write(projection, ALLOCATION, before, after, moment.actor, also_seen=seen)
+    decision = write(projection, ALLOCATION, before, after, moment.actor, also_seen=(CLOSES_VERSION,))
     return raising(decision, projection, ALLOCATIONS_VERSION)
 
 

@@ -18,6 +18,7 @@ from bursar_common.clock import rfc3339
 from bursar_common.finance import (
     ALLOCATION,
     PERIOD_CLOSE,
+    Allocation,
     LogBound,
     PeriodClose,
     close_id,
@@ -66,6 +67,19 @@ def read_month(text: Any, now_ms: int, field: str = "month") -> str:
 def last_closed(projection: Projection) -> str:
     """The latest closed month; empty: none."""
     return max((close.name for close in projection.closes.values()), default="")
+
+
+def charges(allocation: Allocation, last: str) -> bool:
+    """Whether it charges anybody in a month that is open; ``last``: the last closed one."""
+    return not allocation.to_month or allocation.to_month > last
+
+
+def in_the_way(projection: Projection, entity_id: str) -> list[Allocation]:
+    """Allocations that name an owner and still charge somebody, oldest first. What ended in closed months is history,
+    and keeps names of its own."""
+    last = last_closed(projection)
+    found = [projection.allocations[each] for each in sorted(projection.children(entity_id, ALLOCATION))]
+    return [allocation for allocation in found if charges(allocation, last)]
 
 
 def covering(projection: Projection, month: str) -> PeriodClose | None:

@@ -12,13 +12,13 @@ from bursar_admin.queries import insights as queries
 from bursar_admin.queries import sessions
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import dimension
-from bursar_admin.queries.insights import SHORT_ANSWER_TOKENS
 from bursar_admin.queries.ranges import Span
 from bursar_admin.routes.sessions import session_summary
 from bursar_admin.session_facts import CACHE_1H_S, facts, hour_cache, rates_by, rewrites
 from bursar_admin.usage import Row, UsageStore
 from bursar_admin.usage_json import money
 from bursar_common.pricing import CompiledModel, PriceBook, round_half_even
+from bursar_common.usage_sums import SHORT_ANSWER_TOKENS
 
 ROWS: Final = 20
 """Rows of one insight."""
@@ -49,8 +49,8 @@ class Insights:
 
     async def _short_opus(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
-        question = await store.question(wanted, span)
-        rows = await store.analytics.rows(*queries.short_opus(wanted, span, corrected=question.plan.corrected))
+        question = await store.question(wanted, span, columns=queries.SHORT_BY, short=True)
+        rows = await store.analytics.rows(*queries.short_opus(question))
         (everything,) = await store.analytics.rows(*queries.opus_total(question))
         found: dict[tuple[str, str], dict[str, Any]] = {}
         requests = unpriced = opus_nusd = sonnet_nusd = 0
@@ -107,19 +107,21 @@ class Insights:
         }
 
     async def _turns(
-        self, ids: list[str], wanted: Criteria, span: Span
+        self, found: list[Row], wanted: Criteria, span: Span
     ) -> tuple[list[Row], dict[str, PriceBook | None]]:
-        turns = await self._store.analytics.rows(*sessions.turns(ids, MAX_TURNS, wanted, span))
+        """Turns of the sessions found, and the books they were priced by."""
+        ids, places = [row["session"] for row in found], sessions.places_of(found)
+        turns = await self._store.analytics.rows(*sessions.turns(ids, MAX_TURNS, wanted, span, places))
         books = {book_id: await self._books.find(book_id) for book_id in {turn["price_book_id"] for turn in turns}}
         return turns, books
 
     async def _caches(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
-        question = await store.question(wanted, span, dimension("session"))
+        question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
         writers = await store.analytics.rows(*queries.cache_writers(question, CACHE_SESSIONS))
         listed: list[dict[str, Any]] = []
         totals = {"rewrites": 0, "tokens": 0, "extra": 0, "saved": 0, "dearer": 0, "within_the_hour": 0}
-        turns, books = await self._turns([row["session"] for row in writers], wanted, span) if writers else ([], {})
+        turns, books = await self._turns(writers, wanted, span) if writers else ([], {})
         rates = rates_by(books)
         by_session: dict[str, list[Row]] = {}
         for turn in turns:
@@ -178,7 +180,7 @@ class Insights:
     async def _dearest(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
         found, total = await store.sessions(wanted, span, "list_cost", descending=True, count=DEAREST, offset=0)
-        turns, books = await self._turns([row["session"] for row in found], wanted, span) if found else ([], {})
+        turns, books = await self._turns(found, wanted, span) if found else ([], {})
         rates = rates_by(books)
         by_session: dict[str, list[Row]] = {}
         for turn in turns:

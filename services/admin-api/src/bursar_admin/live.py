@@ -46,15 +46,17 @@ class Watcher:
         """Why it is to be sent away; empty: it is not."""
         self._news = asyncio.Event()
 
-    def offer(self, message: bytes) -> None:
+    def offer(self, message: bytes) -> bool:
+        """Whether there was room for it."""
         if len(self.waiting) >= MAX_WAITING:
             self.dropped += 1
             self.lost_in_a_row += 1
             if self.lost_in_a_row >= MAX_DROPPED:
                 self.end("You read too slowly for what happens here. Narrow the filters and connect again.")
-            return
+            return False
         self.waiting.append(message)
         self._news.set()
+        return True
 
     def end(self, why: str) -> None:
         self.over = self.over or why
@@ -89,6 +91,8 @@ class LiveFeed:
         self._log = event_log
         self._user_name = user_name
         self._watchers: set[Watcher] = set()
+        self.dropped = 0
+        """Records that some watcher had no room for, since start."""
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._starting = asyncio.Lock()
@@ -179,7 +183,8 @@ class LiveFeed:
                 continue
             if message is None:
                 message = msgspec.json.encode({"type": "log", "log": self._entry(usage)})
-            watcher.offer(message)
+            if not watcher.offer(message):
+                self.dropped += 1
 
     def _entry(self, usage: Usage) -> dict[str, Any]:
         return log_entry(event_row(usage), self._user_name(usage.user_id) if usage.user_id else "")

@@ -18,6 +18,11 @@ SECONDS = Metric(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
 WATCHERS = Metric(name="bursar_admin_live_watchers", kind="gauge", help="Connections that watch requests live.")
+WATCHERS_DROPPED = Metric(
+    name="bursar_admin_live_dropped_total",
+    kind="counter",
+    help="Requests that a live connection was not shown, because its reader was too slow; the reader is told.",
+)
 LAG = Metric(
     name="bursar_admin_governance_lag_records",
     kind="gauge",
@@ -30,5 +35,5 @@ OWNERS = Metric(
     labels=("kind",),
 )
 
-METRICS = (REQUESTS, SECONDS, WATCHERS, LAG, OWNERS)
+METRICS = (REQUESTS, SECONDS, WATCHERS, WATCHERS_DROPPED, LAG, OWNERS)
 """All of admin-api's own, for the document."""

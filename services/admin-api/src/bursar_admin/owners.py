@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from bursar_admin.closing import in_the_way
 from bursar_admin.errors import bad_field, conflict, not_found
 from bursar_admin.limits import Moment, Zones, merge_budgets, merge_rate_limit
 from bursar_admin.projection import Projection, provider_key
 from bursar_admin.schemas import CustomerBody, Limited, TeamBody, UserBody
 from bursar_admin.writes import Decision, limits_below, write, zone_of, zones_below
+from bursar_common.finance import ALLOCATION
 from bursar_common.governance import Customer, Team, User
 
 MAX_NAMED_CHILDREN = 20
@@ -77,6 +79,14 @@ def check_childless(projection: Projection, entity: str, document: Any) -> None:
     if found:
         count = f"{len(found)} {'child' if len(found) == 1 else 'children'}"
         refuse_children(f"The {NOUNS[entity]} {document.name!r} still has {count}", found)
+
+
+def check_unallocated(projection: Projection, entity: str, document: Any) -> None:
+    """Raises Refusal (409) naming the allocations that charge the entity, or divide what it costs."""
+    found: list[tuple[str, Any]] = [(ALLOCATION, each) for each in in_the_way(projection, document.id)]
+    if found:
+        count = f"{len(found)} allocation{'' if len(found) == 1 else 's'}"
+        refuse_children(f"The {NOUNS[entity]} {document.name!r} is named by {count} (end or delete them first)", found)
 
 
 def refuse_children(message: str, found: list[tuple[str, Any]]) -> None:
@@ -197,10 +207,11 @@ def change_user(projection: Projection, user_id: str, body: UserBody, moment: Mo
 
 
 def delete(projection: Projection, entity: str, entity_id: str, version: int | None, moment: Moment) -> Decision:
-    """Delete a customer, team, user, key or provider that nothing depends on."""
+    """Delete a customer, team, user, key or provider that nothing depends on: no child, no allocation that goes on."""
     before = find(projection, entity, entity_id)
     check_version(projection, entity, entity_id, version)
     check_childless(projection, entity, before)
+    check_unallocated(projection, entity, before)
     seen: tuple[str, ...] = ()
     if entity == "virtual_key":
         if projection.config().default_virtual_key_id == entity_id:

@@ -129,6 +129,8 @@ class Projection:
         if isinstance(document, VirtualKey):
             for config in document.provider_configs or ():
                 yield provider_key(config.provider)
+        if isinstance(document, Allocation):
+            yield from bearers(document)
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -163,6 +165,12 @@ class Projection:
 
     def config(self) -> Config:
         return self.configs.get(CONFIG_ID) or Config()
+
+
+def bearers(allocation: Allocation) -> set[str]:
+    """Ids of the owners that an allocation names: the shared key, and who bears a part."""
+    named = {part.team_id or part.customer_id for part in allocation.parts}
+    return (named | {allocation.virtual_key_id}) - {""}
 
 
 def parent_of(document: Any) -> str:

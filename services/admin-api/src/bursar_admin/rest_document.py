@@ -15,9 +15,10 @@ machine-readable form, with the shapes of all bodies and answers, is `GET /api/o
 admin token, as `Authorization: Bearer <token>` or `x-api-key: <token>`. Routes marked *key* take the virtual key itself
 instead, and tell no more than that key may know.
 
-**Errors** are `{"error": {"type", "message", "details"}}`; `details` names each wrong field, what was given and what is
-allowed. A parameter or field that is not known is refused with 400, never ignored. 409 says what it conflicts with; a
-command that the ledger has not taken over within 5 s is answered 202.
+**Errors** are `{"error": {"type", "message", "field", "given", "allowed", "request_id"}}`, several faults under
+`problems`: each names the wrong field, what was given and what is allowed. A parameter or field that is not known is
+refused with 400, never ignored. 409 says what it conflicts with; a command that the ledger has not taken over within
+5 s is answered 202.
 
 **Money** comes twice: `cost_nusd` is an integer of nano-dollars (10^-9), `cost_usd` the same as a decimal text. What is
 not known is `null`, never 0.

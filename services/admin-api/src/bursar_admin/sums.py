@@ -12,11 +12,12 @@ from bursar_admin.books import Books
 from bursar_admin.queries import sums
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import Dimension
-from bursar_admin.queries.ranges import Span, buckets
+from bursar_admin.queries.ranges import Span, buckets, whole_days
 from bursar_admin.quota import usd
 from bursar_admin.usage import UsageStore
 from bursar_admin.usage_json import money, sums_json
 from bursar_common.clock import rfc3339
+from bursar_common.usage_sums import COUNTS
 
 SAVINGS_RULE: Final = (
     "Cache reads at the price of input, less what they cost, "
@@ -40,7 +41,7 @@ class UsageSums:
         self._books = books
 
     async def stats(self, wanted: Criteria, span: Span, *, latency: bool) -> dict[str, Any]:
-        question = await self._store.question(wanted, span)
+        question = await self._store.question(wanted, span, columns=sums.TOTALS_BY)
         rows, times = await asyncio.gather(
             self._store.analytics.rows(*sums.totals(question)), self._latencies(wanted, span) if latency else _nothing()
         )
@@ -67,7 +68,7 @@ class UsageSums:
         """Over all books and models; None where caches were used and no price is known of any."""
         total, known, used = 0, False, False
         for row in rows:
-            tokens = {name: row[f"sum_{name}"] for name in sums.COUNTS}
+            tokens = {name: row[f"sum_{name}"] for name in COUNTS}
             if not (tokens["cache_read_tokens"] or tokens["cache_write_5m_tokens"] or tokens["cache_write_1h_tokens"]):
                 continue
             used = True
@@ -89,11 +90,18 @@ class UsageSums:
         points = buckets(span, interval, timezone)
         key = sums.bucket_key(interval, timezone)
         if metric == "latency":
-            question = await self._store.question(wanted, span, timezone=timezone, latency=True)
+            hourly = interval == "hour" or not whole_days(timezone)
+            question = await self._store.question(wanted, span, timezone=timezone, latency=True, hourly=hourly)
             rows = await self._store.analytics.rows(*sums.latencies(question, key))
             found = {row["bucket"]: _times(row) for row in rows}
             return {"buckets": _starts(points), "series": _latency_series(points, found)}
-        question = await self._store.question(wanted, span, *([by] if by else []), timezone=timezone)
+        question = await self._store.question(
+            wanted,
+            span,
+            *([by] if by else []),
+            timezone=timezone,
+            hourly=interval == "hour" or not whole_days(timezone),
+        )
         chosen: list[dict[str, Any]] = []
         if by is not None:
             chosen = await self._store.analytics.rows(
@@ -152,11 +160,8 @@ class UsageSums:
     ) -> tuple[list[dict[str, Any]], int]:
         """(rows, how many values there are in all)."""
         question = await self._store.question(wanted, span, by)
-        rows, (whole,) = await asyncio.gather(
-            self._store.analytics.rows(
-                *sums.ranking(question, by, sort_by, descending=descending, count=limit, offset=offset)
-            ),
-            self._store.analytics.rows(*sums.metric_total(question, sort_by)),
+        rows = await self._store.analytics.rows(
+            *sums.ranking(question, by, sort_by, descending=descending, count=limit, offset=offset)
         )
         former: dict[str, int] = {}
         if before is not None and rows:
@@ -175,7 +180,7 @@ class UsageSums:
                     "name": self._store.name_of(by.name, row["id"], row["label"]),
                     **sums_json({name: row[f"sum_{name}"] for name in sums.MEASURES}),
                     "metric": row["metric"],
-                    "share": row["metric"] / whole["metric"] if whole["metric"] else None,
+                    "share": row["metric"] / row["whole"] if row["whole"] else None,
                     "previous_metric": previous,
                     "change": (row["metric"] - previous) / previous if previous else None,
                 }

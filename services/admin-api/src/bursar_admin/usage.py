@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bursar_admin.analytics import Analytics
@@ -11,8 +12,9 @@ from bursar_admin.queries import content, logs, sessions, sums
 from bursar_admin.queries.criteria import Criteria, criteria
 from bursar_admin.queries.dimensions import Dimension, dimension
 from bursar_admin.queries.filters import Filters
-from bursar_admin.queries.ranges import Hours, Plan, Span, hours_of, hours_query, plan_of, whole_hours
+from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Plan, Span, hours_of, plan_of, whole_hours
 from bursar_admin.queries.sums import Question
+from bursar_common.usage_sums import CUTS, LATENCY_CUTS, cut_for
 
 MORE_CANDIDATES: Final = 16
 """Candidates beyond a page: for those another event of their request has overtaken."""
@@ -23,12 +25,31 @@ Row = dict[str, Any]
 Place = tuple[int, str]
 
 
+class SumsKnown:
+    """Which sums are complete, asked once by all who want to know at the same time: a page asks fifteen questions."""
+
+    def __init__(self, analytics: Analytics) -> None:
+        self._analytics = analytics
+        self._asking: asyncio.Task[Hours] | None = None
+
+    async def now(self) -> Hours:
+        """Raises Refusal (503)."""
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(self._ask(), name="sums-known")
+        return await asyncio.shield(asking)
+
+    async def _ask(self) -> Hours:
+        return hours_of(await self._analytics.rows(HOURS_QUERY))
+
+
 class UsageStore:
     """Questions about usage. Every method raises Refusal (503) while ClickHouse does not answer."""
 
     def __init__(self, analytics: Analytics, projection: Projection) -> None:
         self.analytics = analytics
         self._projection = projection
+        self._hours = SumsKnown(analytics)
 
     def criteria(self, filters: Filters) -> Criteria:
         return criteria(filters, {user.id: user.name for user in self._projection.users.values()})
@@ -99,20 +120,30 @@ class UsageStore:
     # -- sums ----------------------------------------------------------------------------------------------------
 
     async def question(
-        self, wanted: Criteria, span: Span, *by: Dimension, timezone: str = "", latency: bool = False
+        self,
+        wanted: Criteria,
+        span: Span,
+        *by: Dimension,
+        columns: Iterable[str] = (),
+        timezone: str = "",
+        hourly: bool = False,
+        latency: bool = False,
+        short: bool = False,
     ) -> Question:
-        """How the sums of a range are to be read: from the sums by hour wherever these can answer."""
+        """How the sums of a range are to be read: from the sums by day or hour wherever these can answer. ``by`` and
+        ``columns`` are what is asked for, ``hourly`` by hours of the range, or by days that are not UTC's."""
+        hours = await self._hours.now()
         summed = (
             wanted.summed_by_hour
             and all(each.summed for each in by)
             and (not timezone or whole_hours(timezone, span))
             and (not latency or sums.latency_summed(wanted))
         )
-        rows = await self.analytics.rows(*hours_query(span))
-        hours: Hours = hours_of(rows)
         if not summed:
-            return Question(wanted, Plan(None, (), (span,), hours.corrected))
-        return Question(wanted, plan_of(span, hours))
+            return Question(wanted, Plan((span,), hours.corrected))
+        needed = wanted.columns | set(columns) | {name for each in by for name in (each.column, each.label) if name}
+        cut = cut_for(needed, hourly=hourly, cuts=LATENCY_CUTS if latency else CUTS)
+        return Question(wanted, plan_of(span, hours, cut, short=short))
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -120,15 +151,18 @@ class UsageStore:
         self, wanted: Criteria, span: Span, sort_by: str, *, descending: bool, count: int, offset: int
     ) -> tuple[list[Row], int]:
         """(summaries in order, how many sessions there are)."""
-        question = await self.question(wanted, span, dimension("session"))
+        question = await self.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
         ranked = await self.analytics.rows(
             *sessions.ranked(question, sort_by, descending=descending, count=count, offset=offset)
         )
         if not ranked:
             return [], 0
         ids = [row["session"] for row in ranked]
-        rows = await self.analytics.rows(*sessions.summaries(wanted, span, ids, corrected=question.plan.corrected))
-        by_id = {row["session"]: row for row in rows}
+        places = {row["session"]: row for row in ranked}
+        rows = await self.analytics.rows(
+            *sessions.summaries(wanted, span, ids, sessions.places_of(ranked), corrected=question.plan.corrected)
+        )
+        by_id = {row["session"]: {**row, "places": places[row["session"]]["places"]} for row in rows}
         return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
 
     def name_of(self, dimension: str, value: str, label: str = "") -> str:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import msgspec
 
 from bursar_admin.limits import depends_on_zone
-from bursar_admin.projection import Projection, children_version, parent_of, space_version
+from bursar_admin.projection import Projection, bearers, children_version, parent_of, space_version
 from bursar_common.events import GovernanceData
+from bursar_common.finance import ALLOCATION, Allocation
 from bursar_common.governance import CONFIG_ID, Config, VirtualKey, effective_timezone
 
 Action = Literal["created", "changed", "deleted", "retried"]
@@ -67,7 +68,9 @@ def write(
         bumps |= changed_spaces
     parents_before, parents_after = set(_parents(projection, before)), set(_parents(projection, after))
     seen |= parents_after
-    bumps |= {children_version(parent) for parent in parents_before ^ parents_after}
+    # Whether an allocation stands in the way of a deletion depends on its months, too: each change of one is seen.
+    touched = parents_before | parents_after if entity == ALLOCATION else parents_before ^ parents_after
+    bumps |= {children_version(parent) for parent in touched}
     hashes = _hmacs(before) ^ _hmacs(after)
     seen |= hashes
     bumps |= hashes
@@ -105,6 +108,8 @@ def _parents(projection: Projection, document: Any | None) -> Iterator[str]:
             provider = projection.provider_named(config.provider)
             if provider is not None:
                 yield provider.id
+    if isinstance(document, Allocation):
+        yield from bearers(document)
 
 
 def _hmacs(document: Any | None) -> set[str]:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from bursar_admin.closing import in_the_way
 from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field, not_found
 from bursar_admin.pages.api import everything
@@ -18,6 +19,7 @@ from bursar_admin.pages.budgets import Line, lines_of
 from bursar_admin.pages.frame import CARRIED, Frame, View
 from bursar_admin.projection import provider_key
 from bursar_admin.routes import Route
+from bursar_common.finance import ALLOCATION
 from bursar_common.keys import KEY_PREFIX
 
 PAGE = 50
@@ -131,6 +133,7 @@ def row_of(view: View, kind: Kind, answer: dict[str, Any]) -> Row:
             names[name] = document.name
     parent = provider_key(answer["name"]) if kind.entity == "provider" else answer["id"]
     counts = {entity: len(projection.children(parent, entity)) for entity in ("team", "user", "virtual_key")}
+    counts[ALLOCATION] = len(in_the_way(projection, answer["id"]))
     return Row(answer, lines_of(answer, view.now_s), names, counts)
 
 

@@ -74,6 +74,11 @@ class Criteria:
             and all(getattr(filters, f"{end}_{what}") is None for what, _, _ in BOUNDED for end in ("min", "max"))
         )
 
+    @property
+    def columns(self) -> set[str]:
+        """Columns that the filters look at, where :attr:`summed_by_hour`."""
+        return {column for name, columns in MATCHED.items() if getattr(self.filters, name) for column in columns}
+
     def values(self, name: str) -> tuple[str, ...]:
         given: tuple[str, ...] = getattr(self.filters, name)
         return tuple(dict.fromkeys((*given, *self.user_ids))) if name == "user" and given else given

@@ -63,19 +63,33 @@ def windows(span: Span, *, newest_first: bool) -> Iterator[Span]:
 def candidates(
     criteria: Criteria, span: Span, sort_by: str, *, descending: bool, after: tuple[int, str] | None, count: int
 ) -> tuple[str, dict[str, Any]]:
-    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows."""
+    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows.
+
+    First only how far the value reaches, from its column alone; ids, which are wide, are read where it is in reach."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
     within, parameters = span.sql("range")
     conditions, own = criteria.sql("f_", within)
+    beyond, exact = list(conditions), list(conditions)
+    nothing = "toInt64(0)"
     if after is not None:
-        conditions.append(
+        # Rows of the very value of the place are in reach as well, whatever their ids.
+        nothing = "{after_value:Int64}"
+        beyond.append(f"{value} {sign} {nothing}")
+        exact.append(
             f"({value} {sign} {{after_value:Int64}}"
             f" OR ({value} = {{after_value:Int64}} AND request_id {sign} {{after_id:String}}))"
         )
         own |= {"after_value": after[0], "after_id": after[1]}
+    reach = f"""SELECT if(count() = 0, {nothing}, {"min" if descending else "max"}(reached)) FROM
+(
+    SELECT {value} AS reached FROM bursar.usage_events
+    WHERE {" AND ".join([within, *beyond])}
+    ORDER BY reached {direction} LIMIT {{count:UInt32}}
+)"""
     text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
 FROM bursar.usage_events
-WHERE {" AND ".join([within, *conditions])}
+PREWHERE {within} AND {value} {sign}= ({reach})
+WHERE {" AND ".join(exact or ["1"])}
 ORDER BY sort_value {direction}, request_id {direction}
 LIMIT {{count:UInt32}}"""
     return text, {**parameters, **own, "count": count}
@@ -85,15 +99,15 @@ def rows_at(
     places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str, *, everything: bool = False
 ) -> tuple[str, dict[str, Any]]:
     """The rows of candidates that still match, corrections added; in no order."""
+    # By the whole of what the table is ordered by, which leads to one granule each.
     found = (
-        "toDate(started_at) IN (SELECT toDate(arrayJoin({days:Array(String)})))"
-        " AND virtual_key_id IN {keys:Array(String)}"
-        " AND request_id IN {ids:Array(String)}"
+        "(toDate(started_at), virtual_key_id, request_id) IN (SELECT toDate(place.1), place.2, place.3 FROM"
+        " (SELECT arrayJoin(arrayZip({days:Array(String)}, {keys:Array(String)}, {ids:Array(String)})) AS place))"
     )
     conditions, parameters = criteria.sql("f_", found)
     parameters |= {
-        "days": sorted({place["day"] for place in places}),
-        "keys": sorted({place["virtual_key_id"] for place in places}),
+        "days": [place["day"] for place in places],
+        "keys": [place["virtual_key_id"] for place in places],
         "ids": [place["request_id"] for place in places],
     }
     return _rows(found, conditions, f"{SORTS[sort_by]} AS sort_value", everything), parameters
@@ -132,7 +146,7 @@ def _rows(found: str, conditions: list[str], sort_value: str, everything: bool) 
     e.sort_value AS sort_value
 FROM
 (
-    SELECT *, {sort_value} FROM bursar.usage_events FINAL WHERE {" AND ".join([found, *conditions])}
+    SELECT *, {sort_value} FROM bursar.usage_events FINAL PREWHERE {found} WHERE {" AND ".join(conditions or ["1"])}
 ) AS e
 LEFT JOIN
 (

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bursar_admin.errors import bad_field
 from bursar_admin.queries.filters import MAX_RANGE_DAYS, Filters
+from bursar_common.usage_sums import FORM
 from bursar_common.windows import zone
 
 HOUR_MS: Final = 3_600_000
@@ -17,11 +18,10 @@ DEFAULT_DAYS: Final = 7
 """Range of sums and rankings where ``from`` is not given."""
 AHEAD_MS: Final = HOUR_MS
 """How far "now" reaches: clocks of edges may be ahead of this one."""
-SETTLED_S: Final = 180
-"""Seconds after the last touch of an hour before sums read then are taken for complete: an insert gives up after 60 s,
-and the aggregator notes an hour again after 60 s at the latest."""
 MAX_OPEN_HOURS: Final = 400
 """Hours read request by request beside sums; with more of them everything is."""
+MAX_OPEN_DAYS: Final = 100
+"""Days read by hours beside sums of days; with more of them everything is."""
 MAX_BUCKETS: Final = 2_200
 """Points of a histogram: 91 days by hour."""
 
@@ -69,73 +69,108 @@ def span_of(filters: Filters, now_ms: int, days: int = DEFAULT_DAYS) -> Span:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a range is read: hours from the sums (None: none), and the rest request by request."""
+    """How a range is read: each moment of it in exactly one way, a day or an hour at a time or request by request."""
 
-    summed: Span | None
-    open_hours: tuple[int, ...]
-    """Unix seconds of hours within ``summed`` that are not to be taken from there."""
     raw: tuple[Span, ...]
+    """Stretches that are read request by request."""
     corrected: bool
     """Whether there are corrections to be added to requests that are read themselves."""
+    hours: tuple[Span, ...] = ()
+    """Stretches of whole hours read from the sums by hour."""
+    open_hours: tuple[int, ...] = ()
+    """Unix seconds of hours within ``hours`` that are not to be taken from there."""
+    days: Span | None = None
+    """Whole UTC days read from the sums by day."""
+    open_days: tuple[int, ...] = ()
+    """Unix seconds of the beginnings of days within ``days`` that are not to be taken from there."""
+    cut: str = ""
+    """Which of the day's sums."""
 
 
 @dataclass(frozen=True)
 class Hours:
-    """What is known about the sums of a range."""
+    """What is known about the sums, over all time."""
 
     complete: bool
     """Every hour that has requests is noted in usage_hours_touched."""
     open: frozenset[int]
     """Hours (Unix s) that have requests and no complete sums."""
+    without_short: frozenset[int]
+    """Hours whose sums, or what there is of them, hold no short answers."""
+    open_days: frozenset[int]
+    """Beginnings (Unix s) of UTC days that have requests and no complete sums of days."""
     corrected: bool
 
 
-HOURS_QUERY: Final = """SELECT
-    toUnixTimestamp(t.hour) AS hour,
-    b.hour = t.hour AND b.built_at > t.touched_at + INTERVAL {settled:UInt32} SECOND AS settled,
+HOURS_QUERY: Final = f"""SELECT
+    toUnixTimestamp(toDateTime(h.day, 'UTC')) AS day, h.open AS open, h.without_short AS without_short,
     (SELECT count() FROM bursar.corrections) AS corrections
 FROM
 (
-    SELECT hour, max(touched_at) AS touched_at FROM bursar.usage_hours_touched
-    WHERE hour = toDateTime(0, 'UTC')
-        OR hour BETWEEN toDateTime({from_s:UInt32}, 'UTC') AND toDateTime({to_s:UInt32}, 'UTC')
-    GROUP BY hour
-) AS t
+    SELECT
+        toDate(hour) AS day,
+        groupArrayIf(toUnixTimestamp(hour), NOT complete) AS open,
+        groupArrayIf(toUnixTimestamp(hour), form < {FORM}) AS without_short,
+        sipHash64(arraySort(groupArray((toUnixTimestamp(hour), generation)))) AS source
+    FROM bursar.usage_hours_state GROUP BY day
+) AS h
 LEFT JOIN
 (
-    SELECT hour, max(built_at) AS built_at FROM bursar.usage_hours_built
-    WHERE hour BETWEEN toDateTime({from_s:UInt32}, 'UTC') AND toDateTime({to_s:UInt32}, 'UTC') GROUP BY hour
-) AS b ON b.hour = t.hour
-WHERE hour = 0 OR NOT settled"""
-
-
-def hours_query(span: Span) -> tuple[str, dict[str, Any]]:
-    """Hours of the range whose sums are not complete; the row of hour 0 says that all hours are noted."""
-    return HOURS_QUERY, {"settled": SETTLED_S, "from_s": span.from_ms // 1000 - 3600, "to_s": span.to_ms // 1000}
+    SELECT x.day AS day, argMax(x.source, x.built_at) AS source FROM bursar.usage_days_built AS x GROUP BY x.day
+) AS b ON b.day = h.day
+WHERE h.day = toDate(0) OR b.day != h.day OR b.source != h.source OR notEmpty(h.open) OR notEmpty(h.without_short)"""
+"""Days without complete sums, with their hours likewise; the row of day 0 says that all hours are noted. As the view
+bursar.usage_days_state says it. Over all time, so that one answer serves all questions that are asked at once."""
 
 
 def hours_of(rows: Iterable[dict[str, Any]]) -> Hours:
     listed = list(rows)
+    days = [row for row in listed if row["day"] != 0]
     return Hours(
-        complete=any(row["hour"] == 0 for row in listed),
-        open=frozenset(row["hour"] for row in listed if row["hour"] != 0),
+        complete=len(days) < len(listed),
+        open=frozenset(int(hour) for row in days for hour in row["open"]),
+        without_short=frozenset(int(hour) for row in days for hour in row["without_short"]),
+        open_days=frozenset(row["day"] for row in days),
         corrected=any(row["corrections"] for row in listed) or not listed,
     )
 
 
-def plan_of(span: Span, hours: Hours | None) -> Plan:
-    """How to read the range; ``hours`` None: the question cannot be answered from sums."""
-    everything = Plan(None, (), (span,), hours is None or hours.corrected)
+def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: bool = False) -> Plan:
+    """How to read the range. ``hours`` None: the question cannot be answered from sums; ``cut`` None: not from those of
+    days. ``short``: short answers are asked for."""
+    everything = Plan((span,), hours is None or hours.corrected)
     if hours is None or not hours.complete:
         return everything
     first = -(-span.from_ms // HOUR_MS) * HOUR_MS
     last = span.to_ms // HOUR_MS * HOUR_MS
-    open_hours = tuple(sorted(hour for hour in hours.open if first <= hour * 1000 < last))
-    if last <= first or len(open_hours) > MAX_OPEN_HOURS:
+    if last <= first:
+        return everything
+    days, open_days = _days(first, last, hours) if cut is not None else (None, ())
+    stretches = [Span(first, last)]
+    if days is not None:
+        stretches = [Span(first, days.from_ms), *(Span(day * 1000, day * 1000 + DAY_MS) for day in open_days)]
+        stretches.append(Span(days.to_ms, last))
+    by_hour = tuple(_joined(stretches))
+    unread = hours.open | hours.without_short if short else hours.open
+    open_hours = tuple(
+        sorted(hour for hour in unread if any(each.from_ms <= hour * 1000 < each.to_ms for each in by_hour))
+    )
+    if len(open_hours) > MAX_OPEN_HOURS:
         return everything
     pieces = [Span(span.from_ms, first), *(Span(hour * 1000, hour * 1000 + HOUR_MS) for hour in open_hours)]
     pieces.append(Span(last, span.to_ms))
-    return Plan(Span(first, last), open_hours, tuple(_joined(pieces)), hours.corrected)
+    return Plan(
+        tuple(_joined(pieces)), hours.corrected, by_hour, open_hours, days, open_days, cut or "" if days else ""
+    )
+
+
+def _days(first_ms: int, last_ms: int, hours: Hours) -> tuple[Span | None, tuple[int, ...]]:
+    """The whole days between two moments, and which of them have no complete sums."""
+    span = Span(-(-first_ms // DAY_MS) * DAY_MS, last_ms // DAY_MS * DAY_MS)
+    if span.to_ms <= span.from_ms:
+        return None, ()
+    open_days = tuple(sorted(day for day in hours.open_days if span.from_ms <= day * 1000 < span.to_ms))
+    return (span, open_days) if len(open_days) <= MAX_OPEN_DAYS else (None, ())
 
 
 def _joined(pieces: Iterable[Span]) -> Iterator[Span]:
@@ -165,6 +200,11 @@ def whole_hours(timezone: str, span: Span) -> bool:
             return False
         moment += step
     return True
+
+
+def whole_days(timezone: str) -> bool:
+    """Whether days of the zone are UTC days."""
+    return timezone in ("", "UTC", "Etc/UTC")
 
 
 def buckets(span: Span, interval: str, timezone: str) -> list[tuple[str, int]]:

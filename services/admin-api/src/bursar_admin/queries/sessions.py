@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.ranges import Plan, Span
-from bursar_admin.queries.sums import COUNTS, MEASURES, METRICS, Question, Sql, relation
+from bursar_admin.queries.sums import MEASURES, METRICS, Question, Sql, relation
+from bursar_common.usage_sums import COUNTS
 
 SORTS: Final[dict[str, tuple[str, ...]]] = {**METRICS, "last_at": (), "started_at": ()}
 """``sort_by`` of sessions; the last two are moments."""
@@ -19,30 +20,63 @@ _TURN: Final = (
 )  # fmt: skip
 
 
+RANKED_BY: Final = ("session_id", "virtual_key_id")
+
+
 def ranked(question: Question, sort_by: str, *, descending: bool, count: int, offset: int) -> Sql:
-    """Ids of sessions in order, and how many there are."""
+    """Ids of sessions in order, with where their requests are, and how many sessions there are."""
     measures = SORTS[sort_by]
-    inner, parameters = relation(question, ["session_id"], measures)
+    inner, parameters = relation(question, RANKED_BY, measures, at="first" if sort_by == "started_at" else "last")
     direction = "DESC" if descending else "ASC"
-    moments = {"last_at": "toInt64(toUnixTimestamp(max(s.at)))", "started_at": "toInt64(toUnixTimestamp(min(s.at)))"}
+    moments = {"last_at": "toUnixTimestamp64Milli(max(s.at))", "started_at": "toUnixTimestamp64Milli(min(s.at))"}
     metric = moments.get(sort_by) or " + ".join(f"sum(s.{name})" for name in measures)
     return (
-        f"SELECT s.session_id AS session, {metric} AS metric, count() OVER () AS sessions_found\n"
+        f"SELECT s.session_id AS session, {metric} AS metric, count() OVER () AS sessions_found, {PLACES} AS places\n"
         f"FROM\n(\n{inner}\n) AS s\nWHERE s.session_id != ''\nGROUP BY s.session_id\n"
         f"ORDER BY metric {direction}, session {direction} LIMIT {{count:UInt32}} OFFSET {{skip:UInt32}}",
         {**parameters, "count": count, "skip": offset},
     )
 
 
-def summaries(criteria: Criteria, span: Span, sessions: Sequence[str], *, corrected: bool) -> Sql:
+MAX_PLACES: Final = 400
+"""Days and keys of one session that are noted; with more of them its requests are looked for everywhere."""
+PLACES: Final = f"groupUniqArray({MAX_PLACES})((toString(toDate(s.at)), toString(s.virtual_key_id)))"
+"""Days and keys of a session's requests, which is what the table of requests is ordered by."""
+Place = tuple[str, str]
+
+
+def places_of(rows: Sequence[dict[str, Any]]) -> list[Place] | None:
+    """The places of sessions found, of all together; None where those of one are too many to be known."""
+    if any(len(row["places"]) >= MAX_PLACES for row in rows):
+        return None
+    return sorted({(day, key) for row in rows for day, key in row["places"]})
+
+
+def at_places(sessions: Sequence[str], places: Sequence[Place] | None) -> Sql:
+    """The condition on requests of sessions: by the table's own order as well, so that little is read."""
+    text, parameters = "session_id IN {sessions:Array(String)}", {"sessions": list(sessions)}
+    if places is None:
+        return text, parameters
+    return (
+        "(toString(toDate(started_at)), virtual_key_id) IN"
+        " (SELECT place.1, place.2 FROM (SELECT arrayJoin(arrayZip({place_days:Array(String)},"
+        f" {{place_keys:Array(String)}})) AS place)) AND {text}",
+        {**parameters, "place_days": [day for day, _ in places], "place_keys": [key for _, key in places]},
+    )
+
+
+def summaries(
+    criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequence[Place] | None, *, corrected: bool
+) -> Sql:
     """Sums of certain sessions, read request by request: also how many agents there were, and of which models."""
     columns = [
         "session_id", "agent_id", "model", "virtual_key_id", "virtual_key", "user_id", "team_id", "team", "customer_id",
         "customer", "project", "toUnixTimestamp64Milli(started_at) AS at_ms",
         "toUnixTimestamp64Milli(started_at) + ifNull(toInt64(latency_ms), 0) AS end_ms",
     ]  # fmt: skip
-    question = Question(criteria, Plan(None, (), (span,), corrected))
-    inner, parameters = relation(question, columns, MEASURES, early="session_id IN {sessions:Array(String)}")
+    question = Question(criteria, Plan((span,), corrected))
+    early, own = at_places(sessions, places)
+    inner, parameters = relation(question, columns, MEASURES, early=early)
     sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
     last = ", ".join(
         f"argMax(s.{name}, s.at_ms) AS of_{name}"
@@ -62,20 +96,27 @@ def summaries(criteria: Criteria, span: Span, sessions: Sequence[str], *, correc
         f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models,"
         f" groupUniqArray(20)(s.virtual_key) AS keys, {last}, {sums}\n"
         f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
-        {**parameters, "sessions": list(sessions)},
+        {**parameters, **own},
     )
 
 
-def turns(sessions: Sequence[str], count: int, criteria: Criteria | None = None, span: Span | None = None) -> Sql:
+def turns(
+    sessions: Sequence[str],
+    count: int,
+    criteria: Criteria | None = None,
+    span: Span | None = None,
+    places: Sequence[Place] | None = None,
+) -> Sql:
     """Requests of sessions, oldest first, corrections added."""
     conditions: list[str] = []
-    parameters: dict[str, Any] = {"sessions": list(sessions), "count": count}
+    parameters: dict[str, Any] = {"count": count}
     if criteria is not None:
         more, own = criteria.sql("f_")
         conditions += more
         parameters |= own
     # Before duplicates are merged: an expiry, which may know no session, is left out; the record replacing it stays.
-    prewhere = "session_id IN {sessions:Array(String)}"
+    prewhere, own = at_places(sessions, places)
+    parameters |= own
     if span is not None:
         text, own = span.sql("range")
         prewhere = f"{text} AND {prewhere}"

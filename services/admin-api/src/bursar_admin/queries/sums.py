@@ -13,14 +13,14 @@ from typing import Any, Final, Literal
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import LATENCY_COLUMNS, Dimension
 from bursar_admin.queries.ranges import Plan, Span
+from bursar_common.usage_sums import COUNTS, SHORT, SHORT_ANSWER_TOKENS
 
 Sql = tuple[str, dict[str, Any]]
 Metric = Literal["cost", "list_cost", "tokens", "requests", "refused", "errors"]
 
-COUNTS: Final = (
-    "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
-    "thinking_tokens", "web_searches",
-)  # fmt: skip
+_SHORT_ANSWER: Final = (
+    f"ifNull(u.outcome = 'completed' AND u.output_tokens < {SHORT_ANSWER_TOKENS} AND ifNull(u.web_searches, 0) = 0, 0)"
+)
 _OF_ONE: Final[dict[str, str]] = {
     "requests": "toUInt64(u.outcome != 'refused')",
     "refused": "toUInt64(u.outcome = 'refused')",
@@ -33,8 +33,15 @@ _OF_ONE: Final[dict[str, str]] = {
     "cost_nusd": "toInt128(u.cost_nusd)",
     "list_cost_nusd": "toInt128(u.list_cost_nusd)",
 }
-"""Measures of one request, as the sums by hour have them of many."""
+"""Measures of one request, as the sums have them of many."""
 MEASURES: Final = tuple(_OF_ONE)
+At = Literal["start", "first", "last"]
+_AT: Final[dict[At, tuple[str, str, str]]] = {
+    "start": ("at", "hour", "toDateTime(started_at, 'UTC')"),
+    "first": ("first_at", "first_at", "started_at"),
+    "last": ("last_at", "last_at", "started_at"),
+}
+"""What ``at`` is of rows of days, hours and requests."""
 _CORRECTED: Final = (*COUNTS, "cost_nusd", "list_cost_nusd")
 METRICS: Final[dict[str, tuple[str, ...]]] = {
     "cost": ("cost_nusd",),
@@ -53,42 +60,84 @@ class Question:
 
 
 def relation(
-    question: Question, columns: Sequence[str], measures: Sequence[str], also: Sequence[str] = (), early: str = ""
+    question: Question,
+    columns: Sequence[str],
+    measures: Sequence[str],
+    also: Sequence[str] = (),
+    early: str = "",
+    at: At = "start",
 ) -> Sql:
-    """``at`` (the hour, or the moment of a request), the columns (given as ``expression AS name`` or a name) and the
-    measures; ``also`` are further conditions. ``early`` is one that may be applied to requests before their events are
-    merged: it holds for the event that stands, whatever it says of others."""
+    """``at`` (the beginning of the hour or day, or the first or last moment of the row's requests), the columns (given
+    as ``expression AS name`` or a name) and the measures; ``also`` are further conditions. ``early`` is one that may be
+    applied to requests before their events are merged: it holds for the event that stands, whatever it says of
+    others."""
     conditions, parameters = question.criteria.sql("f_")
     conditions += also
     parts: list[str] = []
     plan = question.plan
-    if plan.summed is not None:
-        # Those of whole hours: columns of the hours' table are named alike, and what it has not is not asked for.
-        text, own = _hours("bursar.usage_hours", plan, ["hour AS at", *columns, *measures], conditions)
+    of_day, of_hour, of_request = _AT[at]
+    # Columns of sums are named as those of requests, and what they have not is not asked of them.
+    if plan.days is not None:
+        text, own = _days("bursar.usage_days", plan, [f"{of_day} AS at", *columns, *measures], conditions)
+        parts.append(text)
+        parameters |= own
+    if plan.hours:
+        text, own = _hours("bursar.usage_hours", plan, [f"{of_hour} AS at", *columns, *measures], conditions)
         parts.append(text)
         parameters |= own
     if plan.raw:
-        text, own = _requests(plan, columns, measures, conditions, early)
+        text, own = _requests(plan, [f"{of_request} AS at", *columns], measures, conditions, early)
         parts.append(text)
         parameters |= own
     if not parts:
-        nothing = ", ".join(
-            ["toDateTime(0, 'UTC') AS at", *columns, *(f"{_OF_ONE[name]} AS {name}" for name in measures)]
-        )
+        nothing = ", ".join([f"{of_request} AS at", *columns, *(f"{_of_one(name)} AS {name}" for name in measures)])
         parts.append(f"SELECT {nothing} FROM bursar.usage_events AS u WHERE 0")
     return "\n    UNION ALL\n".join(parts), parameters
 
 
-def _hours(table: str, plan: Plan, columns: Sequence[str], conditions: Sequence[str]) -> Sql:
-    summed = plan.summed
-    assert summed is not None
+def _of_one(measure: str) -> str:
+    return f"if({_SHORT_ANSWER}, {_OF_ONE[SHORT[measure]]}, 0)" if measure in SHORT else _OF_ONE[measure]
+
+
+def _days(table: str, plan: Plan, columns: Sequence[str], conditions: Sequence[str]) -> Sql:
+    days = plan.days
+    assert days is not None
+    between = (
+        "day >= toDate(toDateTime({days_from:UInt32}, 'UTC')) AND day < toDate(toDateTime({days_to:UInt32}, 'UTC'))"
+    )
     within = [
-        "hour >= toDateTime({hours_from:UInt32}, 'UTC') AND hour < toDateTime({hours_to:UInt32}, 'UTC')",
-        "generation IN (SELECT argMax(generation, built_at) FROM bursar.usage_hours_built"
-        " WHERE hour >= toDateTime({hours_from:UInt32}, 'UTC') AND hour < toDateTime({hours_to:UInt32}, 'UTC')"
-        " GROUP BY hour)",
+        "cut = {cut:String}",
+        between,
+        "generation IN (SELECT argMax(generation, built_at) FROM bursar.usage_days_built"
+        f" WHERE {between} GROUP BY day)",
     ]
-    parameters: dict[str, Any] = {"hours_from": summed.from_ms // 1000, "hours_to": summed.to_ms // 1000}
+    parameters: dict[str, Any] = {
+        "cut": plan.cut,
+        "days_from": days.from_ms // 1000,
+        "days_to": days.to_ms // 1000,
+    }
+    if plan.open_days:
+        within.append("NOT has({open_days:Array(UInt32)}, toUnixTimestamp(toDateTime(day, 'UTC')))")
+        parameters["open_days"] = list(plan.open_days)
+    return f"    SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join([*within, *conditions])}", parameters
+
+
+def _hours(table: str, plan: Plan, columns: Sequence[str], conditions: Sequence[str]) -> Sql:
+    parameters: dict[str, Any] = {}
+    stretches = []
+    for number, span in enumerate(plan.hours):
+        names = f"hours{number}_from", f"hours{number}_to"
+        stretches.append(
+            f"(hour >= toDateTime({{{names[0]}:UInt32}}, 'UTC') AND hour < toDateTime({{{names[1]}:UInt32}}, 'UTC'))"
+        )
+        parameters |= {names[0]: span.from_ms // 1000, names[1]: span.to_ms // 1000}
+    between = f"({' OR '.join(stretches)})"
+    # By hour and building: several hours may have been built as one, and some of them again since.
+    within = [
+        between,
+        "(hour, generation) IN (SELECT hour, argMax(generation, built_at) FROM bursar.usage_hours_built"
+        f" WHERE {between} GROUP BY hour)",
+    ]
     if plan.open_hours:
         within.append("NOT has({open_hours:Array(UInt32)}, toUnixTimestamp(hour))")
         parameters["open_hours"] = list(plan.open_hours)
@@ -112,19 +161,29 @@ def _requests(
     within, parameters = _within(plan)
     within = f"({within}) AND {early}" if early else within
     # PREWHERE is applied before duplicates are merged: only by what is the same on all events of a request.
-    selected = ["toDateTime(started_at, 'UTC') AS at", *columns]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     # A query of its own, so that conditions see columns and not the names measures are given.
     source = f"(SELECT * FROM bursar.usage_events FINAL PREWHERE {within}{where}) AS u"
-    if not plan.corrected or not set(measures) & set(_CORRECTED):
-        selected += [f"{_OF_ONE[name]} AS {name}" for name in measures]
+    added = [name for name in measures if SHORT.get(name, name) in _CORRECTED]
+    if not plan.corrected or not added:
+        selected = [*columns, *(f"{_of_one(name)} AS {name}" for name in measures)]
         return f"    SELECT {', '.join(selected)} FROM {source}", parameters
-    inner = [*selected, "request_id AS of_request", *(f"{_OF_ONE[name]} AS own_{name}" for name in measures)]
-    names = ["at", *(column.rpartition(" AS ")[2] for column in columns)]
-    added = [f"own_{name} + c.{name} AS {name}" if name in _CORRECTED else f"own_{name} AS {name}" for name in measures]
-    sums = ", ".join(f"sum({name}) AS {name}" for name in measures if name in _CORRECTED)
+    amounts = dict.fromkeys(SHORT.get(name, name) for name in added)
+    inner = [*columns, "request_id AS of_request"]
+    inner += [f"{_of_one(name)} AS own_{name}" for name in measures if name not in added]
+    inner += [f"{_OF_ONE[name]} AS own_{name}" for name in amounts]
+    inner += [f"{_SHORT_ANSWER} AS own_short"]
+    selected = [column.rpartition(" AS ")[2] for column in columns]
+    for name in measures:
+        if name not in added:
+            selected.append(f"own_{name} AS {name}")
+            continue
+        of = SHORT.get(name, name)
+        whole = f"own_{of} + c.{of}"
+        selected.append(f"if(own_short, {whole}, 0) AS {name}" if name in SHORT else f"{whole} AS {name}")
+    sums = ", ".join(f"sum({name}) AS {name}" for name in amounts)
     return (
-        f"    SELECT {', '.join([*names, *added])} FROM (SELECT {', '.join(inner)} FROM {source}) AS e"
+        f"    SELECT {', '.join(selected)} FROM (SELECT {', '.join(inner)} FROM {source}) AS e"
         f" LEFT JOIN (SELECT request_id, {sums} FROM bursar.corrections FINAL GROUP BY request_id) AS c"
         " ON c.request_id = e.of_request",
         parameters,
@@ -136,9 +195,12 @@ def _summed(measures: Sequence[str]) -> str:
     return ", ".join(f"sum(s.{name}) AS sum_{name}" for name in measures)
 
 
+TOTALS_BY: Final = ("price_book_id", "model", "billing")
+
+
 def totals(question: Question) -> Sql:
     """Sums by price book and model (cache savings need the prices)."""
-    inner, parameters = relation(question, ["price_book_id", "model", "billing"], MEASURES)
+    inner, parameters = relation(question, TOTALS_BY, MEASURES)
     return (
         f"SELECT price_book_id, model, billing, {_summed(MEASURES)}\nFROM\n(\n{inner}\n) AS s\n"
         "GROUP BY price_book_id, model, billing",
@@ -155,9 +217,13 @@ def latencies(question: Question, bucket: Sql | None = None) -> Sql:
         " quantilesTDigestState(0.5, 0.95)(time_to_first_token_ms) AS time_to_first_token_states"
     )
     parts: list[str] = []
-    if plan.summed is not None:
-        columns = ["hour AS at", "latency_states", "time_to_first_token_states"]
-        text, own = _hours("bursar.usage_latencies", plan, columns, conditions)
+    columns = ["latency_states", "time_to_first_token_states"]
+    if plan.days is not None:
+        text, own = _days("bursar.usage_latency_days", plan, ["at", *columns], conditions)
+        parts.append(text)
+        parameters |= own
+    if plan.hours:
+        text, own = _hours("bursar.usage_latencies", plan, ["hour AS at", *columns], conditions)
         parts.append(text)
         parameters |= own
     if plan.raw or not parts:
@@ -223,11 +289,11 @@ def by_bucket(question: Question, bucket: Sql, metric: str, by: Dimension | None
 def ranking(question: Question, by: Dimension, order: str, *, descending: bool, count: int, offset: int) -> Sql:
     """Sums by the dimension's values, ordered by a metric."""
     label = f"{by.label} AS value_label" if by.label else "'' AS value_label"
-    inner, parameters = relation(question, [f"{by.column} AS value", label], MEASURES)
+    inner, parameters = relation(question, [f"{by.column} AS value", label], MEASURES, at="last")
     metric = " + ".join(f"sum(s.{name})" for name in METRICS[order])
     return (
         f"SELECT toString(s.value) AS id, toString(argMax(s.value_label, s.at)) AS label, {metric} AS metric,"
-        f" {_summed(MEASURES)}, count() OVER () AS values_found\n"
+        f" {_summed(MEASURES)}, count() OVER () AS values_found, sum(metric) OVER () AS whole\n"
         f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.value\n"
         f"ORDER BY metric {'DESC' if descending else 'ASC'}, id LIMIT {{count:UInt32}} OFFSET {{skip:UInt32}}",
         {**parameters, **by.parameters, "count": count, "skip": offset},
@@ -245,18 +311,10 @@ def amounts_of(question: Question, by: Dimension, values: Sequence[str], metric:
     )
 
 
-def metric_total(question: Question, metric: str) -> Sql:
-    inner, parameters = relation(question, [], METRICS[metric])
-    return (
-        f"SELECT {' + '.join(f'sum(s.{name})' for name in METRICS[metric])} AS metric FROM\n(\n{inner}\n) AS s",
-        parameters,
-    )
-
-
 def distinct_values(question: Question, by: Dimension, prefix: str, count: int) -> Sql:
     """Values of a dimension with the requests they stand on; ``prefix``: of the value or its name, case alike."""
     label = f"{by.label} AS value_label" if by.label else "'' AS value_label"
-    inner, parameters = relation(question, [f"{by.column} AS value", label], ("requests", "refused"))
+    inner, parameters = relation(question, [f"{by.column} AS value", label], ("requests", "refused"), at="last")
     having = ""
     if prefix:
         parameters["prefix"] = prefix

@@ -31,6 +31,8 @@ class Route:
     summary: str
     answer: Any = None
     """The type (a TypedDict) of a 200's body; None: not JSON."""
+    media: tuple[str, ...] = ()
+    """Content types of what is not JSON. Neither these nor ``answer``: a page."""
     body: type[Body] | None = None
     body_required: bool = True
     creating: bool = False

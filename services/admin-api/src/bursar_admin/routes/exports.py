@@ -49,7 +49,8 @@ class Exports:
     def routes(self) -> list[Route]:
         return [
             Route("GET", FOCUS_PATH, self.focus, "export_focus",
-                  "A month of metered usage as FOCUS rows; BilledCost sums to the ledger.", None, query=QUERY),
+                  "A month of metered usage as FOCUS rows; BilledCost sums to the ledger.", None,
+                  media=tuple(MEDIA.values()), query=QUERY),
             Route("GET", MANIFEST_PATH, self.manifest, "describe_focus_export",
                   "What an export of the month is made from: sums, price books, positions in the event log.",
                   dict[str, Any], query=(MONTH,)),

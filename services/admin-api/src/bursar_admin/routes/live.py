@@ -37,7 +37,8 @@ class Live:
         return [
             Route("GET", "/ws", self.socket, "watch_logs", f"Web socket. {what}", dict[str, Any], query=LIVE_FILTERS),
             Route(
-                "GET", "/api/logs/stream", self.stream, "stream_logs", f"Server-Sent Events. {what}", dict[str, Any],
+                "GET", "/api/logs/stream", self.stream, "stream_logs", f"Server-Sent Events. {what}",
+                media=("text/event-stream",),
                 query=LIVE_FILTERS,
             ),
         ]  # fmt: skip

@@ -12,7 +12,7 @@ from bursar_admin.desk import Desk
 from bursar_admin.routes import Route
 from bursar_common.eventlog.port import LogUnavailable
 from bursar_common.events import GOVERNANCE_TOPIC
-from bursar_common.metrics import Family, Labels, one
+from bursar_common.metrics import OPENMETRICS_TYPE, TEXT_TYPE, Family, Labels, one
 from bursar_common.metrics_endpoint import METRICS_PATH, READY, Metrics, page
 
 SERVICE = "admin-api"
@@ -35,6 +35,7 @@ def metrics_of(desk: Desk) -> Metrics:
 def _now(desk: Desk) -> Iterator[Family]:
     yield one(READY, 0 if desk.journal.failure else 1)
     yield one(metrics.WATCHERS, desk.live.watchers)
+    yield one(metrics.WATCHERS_DROPPED, desk.live.dropped)
     yield Family(metrics.OWNERS, [(Labels([("kind", kind)]), len(desk.projection.entities(kind))) for kind in _KINDS])
 
 
@@ -59,5 +60,8 @@ def routes(desk: Desk) -> list[Route]:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     return [
-        Route("GET", METRICS_PATH, answer, "metrics", "Metrics for Prometheus, in its text format.", own_access=True)
-    ]
+        Route(
+            "GET", METRICS_PATH, answer, "metrics", "Metrics for Prometheus, in its text format or as OpenMetrics.",
+            media=(TEXT_TYPE, OPENMETRICS_TYPE), own_access=True,
+        )
+    ]  # fmt: skip

@@ -77,11 +77,10 @@ def describe(table: list[Route]) -> dict[str, Any]:
 
 
 def _operation(entry: Route, schemas: dict[str, Any], error: dict[str, Any]) -> dict[str, Any]:
-    content = (
-        {"application/json": {"schema": _answer(entry.answer, schemas)}}
-        if entry.answer
-        else {"text/html": {"schema": {}}}
-    )
+    content: dict[str, Any] = {media: {"schema": {"type": "string"}} for media in entry.media}
+    if entry.answer:
+        content["application/json"] = {"schema": _answer(entry.answer, schemas)}
+    content = content or {"text/html": {"schema": {"type": "string"}}}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     if entry.may_be_pending:
         responses["202"] = {"description": "Recorded; the ledger has not taken it over yet.", "content": content}

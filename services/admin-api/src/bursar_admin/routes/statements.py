@@ -50,7 +50,7 @@ class Statements:
                   TeamSums, query=(MONTH,), asks_analytics=True),
             Route("GET", f"{PATH}/{{team}}/{{month}}", self.get, "get_statement",
                   "A team's statement of a month, and the log positions, price books and checksum it was made from.",
-                  Statement, query=(FORMAT,), asks_analytics=True),
+                  Statement, media=("text/csv",), query=(FORMAT,), asks_analytics=True),
         ]  # fmt: skip
 
     async def sums(self, request: web.Request) -> web.Response:

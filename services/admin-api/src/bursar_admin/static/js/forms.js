@@ -120,16 +120,17 @@ function conflict(form, error) {
   const place = form.querySelector('[data-problem=""]');
   if (error.children) {
     const list = document.createElement("ul");
-    const pages = { team: "teams", user: "users", virtual_key: "keys" };
+    const pages = { team: "/governance/teams", user: "/governance/users", virtual_key: "/governance/keys", allocation: "/finance/allocations" };
     for (const child of error.children) {
       const item = document.createElement("li");
-      item.append(pages[child.kind] ? link(`/governance/${pages[child.kind]}/${child.id}`, child.name) : child.name);
+      item.append(pages[child.kind] ? link(`${pages[child.kind]}/${child.id}`, child.name) : child.name);
       list.append(item);
     }
     const more = error.children_count - error.children.length;
     if (more > 0) list.append(Object.assign(document.createElement("li"), { textContent: `and ${more} more` }));
     const deleting = form.dataset.api.startsWith("DELETE");
-    place.replaceChildren(deleting ? "Something still belongs to it. Move or delete it first:" : "Limits below are counted in this time zone. Remove them first:", list);
+    const named = error.children.some((child) => child.kind === "allocation");
+    place.replaceChildren(deleting ? named ? "It is named by what is charged each month. End or delete that first:" : "Something still belongs to it. Move or delete it first:" : "Limits below are counted in this time zone. Remove them first:", list);
     return;
   }
   if (error.version !== undefined && form.dataset.here) {
