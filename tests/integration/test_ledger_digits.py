@@ -9,9 +9,10 @@ import pytest
 
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer.answers import balances_of
-from bursar_enforcer.calls import close_call, renew_call, state_call
+from bursar_enforcer.calls import renew_call, state_call
+from bursar_enforcer.decisions import admit_call, close_call
 from bursar_enforcer.ledger import Ledger
-from bursar_enforcer.plan import Limit, admit_call, make_plan
+from bursar_enforcer.plan import Limit, make_plan
 from bursar_enforcer.redis_connection import parse_address
 from bursar_enforcer.redis_names import COUNTER, ENDS
 from bursar_enforcer.stored import counter_of, read_hold
@@ -41,7 +42,7 @@ async def test_round_and_large_amounts_keep_every_digit(redis_server: RedisServe
         ledger.close()
 
 
-@pytest.mark.parametrize("count", [0, 1, 999, 1_000, 2_500])
+@pytest.mark.parametrize("count", [0, 1, 999, 1_000, 2_500, 5_000])
 async def test_chains_of_any_length(redis_server: RedisServer, count: int) -> None:
     """More counters than one command takes are read and written with several, in the same script."""
     ledger = Ledger(parse_address(redis_server.url))
@@ -54,14 +55,14 @@ async def test_chains_of_any_length(redis_server: RedisServer, count: int) -> No
     amounts = (10**6, 2 * 10**6, 2 * 10**6, 1, 1, 1)
     try:
         await ledger.run([state_call("open", ledger.run_id)])
-        (admitted,) = await ledger.run([admit_call(plan, ledger.run_id, b"r", b"{}", b"0", amounts)])
+        (admitted,) = await ledger.run([admit_call(plan, b"r", b"{}", b"0", amounts)])
         assert admitted[0] == b"admitted", admitted
         hold = tuple(HoldEntry(c.id, amounts[c.expected_at], amounts[c.bound_at], c.strict) for c in plan.counters)
         (renewed,) = await ledger.run([renew_call("r", hold, b"{}")])
         assert read_hold(renewed[1]) == hold
         large = [msgspec.structs.replace(entry, bound=2**60) for entry in hold]
         await ledger.run([renew_call("r", large, b"{}")])
-        (closed,) = await ledger.run([close_call("r", 2, Amounts(n=7), plan.ids, ttl_s=60)])
+        (closed,) = await ledger.run([close_call("r", 2, Amounts(n=7), plan.ids, ttl_s=60, telling=True)])
         assert {balance.spent for balance in balances_of(closed, plan.ids)} == ({7} if count else set())
         values = await ledger.commands([("GET", COUNTER + name) for name in plan.ids])
         assert {counter_of(value) for value in values} <= {(7, 0, 0, 0, 10**6)}

@@ -17,9 +17,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import redis_names
 from bursar_enforcer.answers import balances_of
-from bursar_enforcer.calls import CONSUMED_TTL_S, Consumed, Settled, close_call, consume_call, renew_call, state_call
+from bursar_enforcer.calls import CONSUMED_TTL_S, Consumed, Settled, consume_call, renew_call, state_call
+from bursar_enforcer.decisions import AnyCall, admit_call, close_call
 from bursar_enforcer.ledger import Ledger
-from bursar_enforcer.plan import Limit, Plan, admit_call, make_plan
+from bursar_enforcer.plan import Limit, Plan, make_plan
 from bursar_enforcer.redis_connection import parse_address
 from bursar_enforcer.stored import counter_of, counters_of
 from tests.harness import RedisServer
@@ -92,7 +93,8 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.model = LedgerModel()
-        self.ledger = Ledger(parse_address(self.redis_url))
+        self.ledger = Ledger(parse_address(self.redis_url), on_reply=lambda script, counters: None)
+        self.terse = Ledger(parse_address(self.redis_url))
         self.plans = {name: plan_of(limits, name) for name, limits in CHAINS.items()}
         self.offset = 0
         self.sequence = 0
@@ -101,6 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.ledger.close()
+        self.terse.close()
         self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.close()
 
@@ -147,7 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _admit(self, request: str, chain: str, figures: tuple[int, int, int, int, int, int]) -> None:
         plan = self.plans[chain]
-        reply = self.script(admit_call(plan, self.ledger.run_id, request.encode(), b"{}", b"0", figures))
+        reply = self.script(admit_call(plan, request.encode(), b"{}", b"0", figures))
         entries = self.entries(chain, figures)
         if reply[0] == b"overflow":
             # It would be admitted, but 64 bits cannot hold it: nothing is written, which the invariant sees to.
@@ -293,6 +296,64 @@ class LedgerMachine(RuleBasedStateMachine):
         self.offset += 1
         self.noted = self.sequence
         return Consumed("usage:0", expected, self.offset, "outbox:0", self.sequence)
+
+    @rule(
+        target=requests,
+        steps=st.lists(
+            st.tuples(
+                st.sampled_from(["admit", "settle", "release", "expire", "read"]),
+                st.sampled_from(sorted(CHAINS)),
+                st.integers(0, 4),
+                amount,
+                odd,
+            ),
+            min_size=2,
+            max_size=12,
+        ),
+        known=st.lists(requests, max_size=3),
+    )
+    def together(self, steps: list[tuple[str, str, int, int, int]], known: list[tuple[str, str]]) -> Any:
+        """Many operations by one script call, also several on one request: each sees what those before it did."""
+        self.count += 1
+        news = [(f"r{self.count}-{i}", "") for i in range(5)]
+        calls: list[AnyCall] = []
+        expected: list[tuple[str, ...]] = []
+        chain_of = dict(known)
+        admitted = ("", "")
+        for what, chain, which, spent, odd_nusd in steps:
+            name = known[which][0] if which < len(known) else news[which][0]
+            chain = chain_of.setdefault(name, chain)
+            plan = self.plans[chain]
+            if what == "admit":
+                figures = self.figures(chain, spent, spent // 2, odd_nusd)
+                entries = self.entries(chain, figures)
+                if max(self.model.counter(c).exposed + b + 1 for c, _, _, b in entries) > 9_000_000_000_000_000_000:
+                    continue  # what is too large for 64 bits is refused whole, see its own test
+                calls.append(admit_call(plan, name.encode(), b"{}", b"0", figures))
+                kind, code, index = self.model.admit(name, entries)
+                expected.append((kind, code, str(index)))
+                admitted = name, chain
+                continue
+            amounts, charge = self.charge(chain, spent, odd_nusd)
+            if max(self.model.counter(c).spent + charge["n"] for c in plan.ids) > 9_000_000_000_000_000_000:
+                continue
+            rank = {"settle": 2, "release": 0, "expire": 1, "read": 2}[what]
+            if what == "release":
+                amounts, charge = Amounts(), {"n": 0, "t": 0, "T": 0, "r": 0}
+            if what == "read":
+                self.sequence += 1
+            consumed = self._next() if what == "read" else None
+            calls.append(close_call(name, rank, amounts, plan.ids, ttl_s=1000, consumed=consumed))
+            expected.append((self.model.close(name, rank, charge, plan.ids),))
+        replies = self.run(self.terse.run(calls))
+        for reply, wanted in zip(replies, expected, strict=True):
+            assert isinstance(reply, list), (reply, wanted)
+            assert reply[0].decode() == wanted[0], (reply, wanted)
+            if reply[0] == b"refused" or reply[0] == b"admitted":
+                assert (reply[1].decode(), str(reply[2])) == wanted[1:]
+            elif reply[0] == b"gone":
+                assert reply[1].decode() == wanted[1]
+        return admitted if admitted[0] else (news[0][0], chain_of.get(news[0][0], "small"))
 
     @rule(request=consumes(requests))
     def forget(self, request: tuple[str, str]) -> None:

@@ -41,9 +41,10 @@ from bursar_enforcer.bound import has_no_bound
 from bursar_enforcer.calls import Call
 from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
 from bursar_enforcer.closing import Closings
+from bursar_enforcer.decisions import AnyCall, CloseCall, admit_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.meter import Meter
-from bursar_enforcer.plan import Plan, admit_call
+from bursar_enforcer.plan import Plan
 from bursar_enforcer.policy import Policy, Restoring
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
@@ -93,7 +94,7 @@ class Round:
         self.now_s = now_s
         """Redis' time, as far as known."""
         self.monotonic_s = monotonic_s
-        self.calls: list[Call] = []
+        self.calls: list[AnyCall] = []
         self.asked: list[Asked | int] = []
         """Of each call what asked for it: an admission, or the place of another operation."""
         self.doubtful: list[tuple[int, Refused, KeyPolicy]] = []
@@ -192,8 +193,8 @@ class Admission:
             todo = again
 
     @staticmethod
-    def _take(round_: Round, place: int, prepared: Call | Reply) -> None:
-        if type(prepared) is Call:
+    def _take(round_: Round, place: int, prepared: Call | CloseCall | Reply) -> None:
+        if type(prepared) is CloseCall or type(prepared) is Call:
             round_.calls.append(prepared)
             round_.asked.append(place)
         else:
@@ -271,7 +272,7 @@ class Admission:
             way.facts = way_facts(way, self._simulated)
         facts = admit_facts(way.facts, admit, amounts[0], bound_nusd)
         plan = way.plan_at(now_s)
-        round_.calls.append(admit_call(plan, self._ledger.run_id, request_id, facts, policy.changes, amounts))
+        round_.calls.append(admit_call(plan, request_id, facts, policy.changes, amounts))
         round_.asked.append(Asked(place, admit, who, way, plan, amounts, running, bound_nusd))
 
     def _admit_reply(self, asked: Asked, result: Any, replies: list[Answered | None]) -> bool:

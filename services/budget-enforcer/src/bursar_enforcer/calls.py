@@ -17,7 +17,7 @@ import hiredis
 from bursar_common.money import MAX_NUSD
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import redis_names
-from bursar_enforcer.stored import halves, hold_heads, hold_value
+from bursar_enforcer.stored import hold_heads, hold_value
 
 Argument: TypeAlias = str | bytes | int
 CommandLine: TypeAlias = tuple[Argument, ...]
@@ -40,7 +40,7 @@ STATES = {"0": "released", "1": "expired", "2": "recorded"}
 
 _FLAGS = {
     # Without flags Redis refuses a script as a whole when memory is full; closing must still give money back.
-    "admit": "#!lua\n",
+    "decide": "#!lua\n",
     "renew": "#!lua\n",
     "close": "#!lua flags=allow-oom\n",
     "consume": "#!lua flags=allow-oom\n",
@@ -51,13 +51,13 @@ _FLAGS = {
 
 
 class Call(NamedTuple):
-    """One script call, packed. ``counters`` are the ids in the order the call names them."""
+    """One script call, packed; admissions and closings are :mod:`bursar_enforcer.decisions`. ``counters`` are the ids
+    in the order the call names them."""
 
     script: str
     data: bytes
     counters: tuple[str, ...] = ()
-    limits: tuple[int, ...] = ()
-    """Of an admission, beside the counters."""
+    request_id: bytes = b""
 
 
 def pack(command: CommandLine) -> bytes:
@@ -66,12 +66,16 @@ def pack(command: CommandLine) -> bytes:
     return packed
 
 
+_TEXTS = {"close": "decide"}
+"""Scripts that are another's text under flags of their own: a batch of nothing but closings."""
+
+
 def _load_scripts() -> dict[str, tuple[str, str]]:
     folder = resources.files("bursar_enforcer") / "lua"
     prelude = (folder / "prelude.lua").read_text()
     scripts = {}
     for name, flags in _FLAGS.items():
-        text = flags + prelude + (folder / f"{name}.lua").read_text()
+        text = flags + prelude + (folder / f"{_TEXTS.get(name, name)}.lua").read_text()
         scripts[name] = (hashlib.sha1(text.encode()).hexdigest(), text)  # noqa: S324 - Redis' own naming
     return scripts
 
@@ -103,43 +107,14 @@ def check_amounts(amounts: Amounts) -> None:
             raise ValueError(f"an amount is 0 to {MAX_AMOUNT}; given was {amount}")
 
 
-@lru_cache(maxsize=8_192)  # the counters of one chain come again with each of its requests; about 4 kB each
-def _closing(counters: tuple[str, ...]) -> tuple[int, bytes, bytes]:
-    """Number of keys, the command up to the script's arguments (without their count), the names joined."""
-    script_keys = (
-        redis_names.POLICY,
-        redis_names.OPEN_HOLDS,
-        redis_names.POSITIONS,
-        redis_names.OUTBOXES,
-        *(redis_names.COUNTER + counter for counter in counters),
-    )
-    return len(script_keys), _items("EVALSHA", SCRIPTS["close"][0], len(script_keys), *script_keys), _names(counters)
+def bulk(value: bytes) -> bytes:
+    """One argument of a command, packed."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
-def _names(counters: Sequence[str]) -> bytes:
-    return " ".join(counters).encode()
-
-
-def _items(*arguments: Argument) -> bytes:
+def bulks(*arguments: Argument) -> bytes:
     """Arguments of a command, packed, without the line that counts them."""
     return pack(arguments).partition(b"\r\n")[2]
-
-
-def close_call(
-    request_id: str,
-    rank: int,
-    amounts: Amounts,
-    counters: Sequence[str],
-    *,
-    ttl_s: int,
-    consumed: Consumed | None = None,
-) -> Call:
-    """Settle (recorded), release or expire a hold; ``consumed`` is the record of the usage topic it came from."""
-    guard: tuple[Argument, ...] = consumed if consumed is not None else ()
-    keys, head, names = _closing(tuple(counters))
-    charge = halves((amounts.n, amounts.t, amounts.T, amounts.r))
-    own = _items(request_id, rank, charge, names, ttl_s, *guard)
-    return Call("close", b"*%d\r\n%b%b" % (3 + keys + 5 + len(guard), head, own), tuple(counters))
 
 
 class Consumed(NamedTuple):
@@ -178,7 +153,7 @@ def renew_call(request_id: str, hold: Sequence[HoldEntry], event: bytes) -> Call
     amounts = [amount for entry in hold for amount in (entry.expected, entry.bound)]
     script_keys = (redis_names.POLICY, redis_names.OPEN_HOLDS, *(redis_names.COUNTER + c for c in counters))
     call = script_call("renew", script_keys, (request_id, hold_value(heads, amounts, event)))
-    return call._replace(counters=counters)
+    return call._replace(counters=counters, request_id=request_id.encode())
 
 
 def forget_call(most: int) -> Call:

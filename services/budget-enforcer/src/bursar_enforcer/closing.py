@@ -21,9 +21,9 @@ from bursar_enforcer.calls import (
     Call,
     check_amounts,
     check_counters,
-    close_call,
     renew_call,
 )
+from bursar_enforcer.decisions import CloseCall, close_call
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.running import Running, followed_hold
@@ -58,9 +58,9 @@ class Closings:
         if len(self._running) > MAX_RUNNING:
             del self._running[next(iter(self._running))]
 
-    def close(self, operation: Settle | Release) -> Call | Reply:
+    def close(self, operation: Settle | Release) -> CloseCall | Reply:
         """The call, or the answer where there is nothing to call."""
-        counters = [entry.counter for entry in operation.hold]
+        counters = tuple([entry.counter for entry in operation.hold])
         try:
             check_counters(counters)
             if type(operation) is Settle:
@@ -70,7 +70,14 @@ class Closings:
         running = self._running.pop(operation.request_id, None)
         if type(operation) is Settle:
             self._learning.from_settlement(operation, running.requested_model if running is not None else "")
-            return close_call(operation.request_id, RANK_RECORDED, operation.amounts, counters, ttl_s=UNCONSUMED_TTL_S)
+            return close_call(
+                operation.request_id,
+                RANK_RECORDED,
+                operation.amounts,
+                counters,
+                ttl_s=UNCONSUMED_TTL_S,
+                telling=not operation.quiet,
+            )
         return close_call(operation.request_id, RANK_RELEASED, _NOTHING, counters, ttl_s=RELEASED_TTL_S)
 
     async def renew(self, operation: Renew) -> Call | Reply:

@@ -7,7 +7,6 @@ what a trace of them needs; meaning is :mod:`bursar_enforcer.admission`'s and th
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import hiredis
 import structlog
 
 from bursar_enforcer.calls import SCRIPTS, Call, CommandLine, pack
+from bursar_enforcer.decisions import AdmitCall, AnyCall, Group, grouped
 from bursar_enforcer.redis_checks import ServerFacts, check_server
 from bursar_enforcer.redis_connection import RedisAddress, RedisConnection, RedisUnavailable
 from bursar_enforcer.stored import counters_of
@@ -48,6 +48,7 @@ class Ledger:
         self._address = address
         self._ca_file = ca_file
         self._on_reply = on_reply
+        self._telling = on_reply is not None
         self._connection: RedisConnection | None = None
         self._connecting = asyncio.Lock()
         self._wait = b""
@@ -103,8 +104,9 @@ class Ledger:
                 raise RedisUnavailable(f"Redis answered: {reply}")
         return replies
 
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in order in one round trip; a reply is the script's list, or hiredis.ReplyError.
+    async def run(self, calls: Sequence[AnyCall]) -> list[Any]:
+        """Run scripts in order in one round trip, neighbouring admissions and closings together; a reply is the
+        script's list for that call, or hiredis.ReplyError.
 
         Raises RedisUnavailable when the connection breaks: what was sent may have happened."""
         if not calls:
@@ -113,7 +115,25 @@ class Ledger:
             await self.connect()
         connection = self._connection
         assert connection is not None
-        data = [call.data for call in calls]
+        units = list(grouped(calls))
+        replies = await self._send(connection, units)
+        flat: list[Any] = []
+        for unit, reply in zip(units, replies, strict=True):
+            if isinstance(unit, Call):
+                flat.append(reply)
+            elif isinstance(reply, list):
+                flat += unit.replies(reply)
+            else:
+                flat += await self._each(connection, unit, reply)
+        if self._on_reply is not None:
+            for call, reply in zip(calls, flat, strict=True):
+                trace(self._on_reply, call, reply)
+        return flat
+
+    async def _send(self, connection: RedisConnection, units: Sequence[Call | Group]) -> list[Any]:
+        """One reply for each, in one round trip, or two where Redis forgot a script."""
+        telling, run_id = self._telling, self.facts.run_id
+        data = [unit.data if isinstance(unit, Call) else unit.packed(run_id, telling) for unit in units]
         count = len(data)
         if self._wait:
             data.append(self._wait)
@@ -121,22 +141,30 @@ class Ledger:
             if replies.pop() == 0:
                 await self._replicas_silent(connection)
         else:
-            replies = await connection.send(b"".join(data), count)
+            replies = await connection.send(data[0] if count == 1 else b"".join(data), count)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                replies = await self._again(connection, calls, replies)
-                break
-        if self._on_reply is not None:
-            for call, reply in zip(calls, replies, strict=True):
-                trace(self._on_reply, call, reply)
+                return await self._again(connection, data, replies)
         return replies
 
-    async def _again(self, connection: RedisConnection, calls: Sequence[Call], replies: list[Any]) -> list[Any]:
+    async def _each(self, connection: RedisConnection, group: Group, error: Any) -> list[Any]:
+        """Redis refused a group as a whole (its memory is full; an operation the script cannot read), and nothing of
+        it happened: each operation is judged by itself."""
+        if len(group.calls) == 1:
+            return [error]
+        units = list(group.alone())
+        replies = await self._send(connection, units)
+        return [
+            unit.replies(reply)[0] if isinstance(reply, list) else reply
+            for unit, reply in zip(units, replies, strict=True)
+        ]
+
+    async def _again(self, connection: RedisConnection, data: Sequence[bytes], replies: list[Any]) -> list[Any]:
         """Load the scripts a flushed or restarted server forgot, and repeat only the calls it did not know."""
         unknown = [i for i, r in enumerate(replies) if isinstance(r, hiredis.ReplyError) and _is_noscript(r)]
         if unknown:
             await _load(connection)
-            repeated = await connection.send(b"".join([calls[i].data for i in unknown]), len(unknown))
+            repeated = await connection.send(b"".join([data[i] for i in unknown]), len(unknown))
             for i, reply in zip(unknown, repeated, strict=True):
                 replies[i] = reply
         for reply in replies:
@@ -180,12 +208,7 @@ def _is_noscript(error: hiredis.ReplyError) -> bool:
     return str(error).startswith("NOSCRIPT")
 
 
-_REQUEST_ID = re.compile(rb"\$36\r\n([0-9a-f-]{36})\r\n")
-"""The argument of a script on one request that is the request's id; everything before it is longer or shorter."""
-_OF_ONE_REQUEST = ("admit", "renew", "close")
-
-
-def trace(on_reply: OnReply, call: Call, reply: Any) -> None:
+def trace(on_reply: OnReply, call: AnyCall, reply: Any) -> None:
     """Hand on the counters in a script's reply, as they are after it. Log lines written meanwhile carry the id of the
     request whose hold the script was about."""
     counters: list[Traced] = []
@@ -200,13 +223,12 @@ def trace(on_reply: OnReply, call: Call, reply: Any) -> None:
             states = reply[3]
         elif kind == b"renewed":
             states = reply[2]
-        limits = call.limits or (None,) * len(names)
+        limits = call.plan.limits if type(call) is AdmitCall else (None,) * len(names)
         if states:
             for name, limit, state in zip(names, limits, counters_of(states, len(names)), strict=True):
                 counters.append(Traced(name, state.spent, state.held, state.exposed, limit))
-    found = _REQUEST_ID.search(call.data) if call.script in _OF_ONE_REQUEST else None
-    if found is None:
+    if not call.request_id:
         on_reply(call.script, counters)
         return
-    with structlog.contextvars.bound_contextvars(request_id=found[1].decode()):
+    with structlog.contextvars.bound_contextvars(request_id=call.request_id.decode()):
         on_reply(call.script, counters)

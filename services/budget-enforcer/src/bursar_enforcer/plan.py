@@ -1,6 +1,6 @@
 """An admission's constant part: limits in their present windows, and the script's arguments for them. Pure.
 
-A :class:`Plan` is valid until a version or a window changes; a request adds its own four arguments.
+A :class:`Plan` is valid until a version or a window changes; a request adds its hold.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import msgspec
 
 from bursar_common.scopes import OwnerKind, Unit, counter_id
 from bursar_common.windows import bounds, parse_window
-from bursar_enforcer import redis_names
-from bursar_enforcer.calls import SCRIPTS, Call, pack
-from bursar_enforcer.stored import EXACT, doubles, hold_heads, hold_value
+from bursar_enforcer.calls import bulks
+from bursar_enforcer.stored import EXACT, doubles, hold_heads
 
 # Places of a request's amounts: what a limit of each mode expects and is bounded by.
 N_EXPECTED, N_BOUND, N_STRICT, TOKENS, ALL_TOKENS, ONE = range(6)
@@ -28,8 +27,6 @@ PLACES = {
     "T": (ALL_TOKENS, ALL_TOKENS),
     "r": (ONE, ONE),
 }
-REQUEST_ARGUMENTS = 4
-"""Run id, request id, hold with the facts, changes."""
 MARGIN = 65_536
 """What a limit of EXACT or more is taken less, where doubles are compared: they are within 1,024 of it."""
 
@@ -70,7 +67,7 @@ class Plan(NamedTuple):
     until_s: int
     """The plan's windows all contain times in ``[from_s, until_s)``."""
     packed: bytes
-    """The admission script's command up to the request's own arguments."""
+    """The admission's constant arguments: versions, windows, modes and limits."""
     heads: tuple[bytes, bytes]
     """What stands before the amounts in a hold."""
     places: Callable[[tuple[int, ...]], tuple[int, ...]]
@@ -102,15 +99,11 @@ def make_plan(limits: Iterable[Limit], versions: dict[str, str], now_s: int) -> 
         doubles(len(sure)).pack(*sure),
         ";".join(f"{c.limit.limit} {'' if c.limit.ceiling is None else c.limit.ceiling}" for c in counters),
     ]
-    script_keys = [redis_names.POLICY, redis_names.OPEN_HOLDS, *(redis_names.COUNTER + id_ for id_ in ids)]
-    head = pack(("EVALSHA", SCRIPTS["admit"][0], len(script_keys), *script_keys, *constant))
-    count, _, rest = head.partition(b"\r\n")
-    total = int(count[1:]) + REQUEST_ARGUMENTS
     return Plan(
         counters=tuple(counters),
         from_s=from_s,
         until_s=until_s,
-        packed=b"*%d\r\n%b" % (total, rest),
+        packed=bulks(*constant),
         heads=hold_heads(ids, [c.strict for c in counters]),
         places=itemgetter(*(at for c in counters for at in (c.expected_at, c.bound_at))) if counters else _nothing,
         ids=ids,
@@ -127,14 +120,3 @@ def _sure(limit: int | None) -> float:
 
 def _nothing(_: tuple[int, ...]) -> tuple[int, ...]:
     return ()
-
-
-def admit_call(
-    plan: Plan, run_id: str, request_id: bytes, facts: bytes, changes: bytes, amounts: tuple[int, ...]
-) -> Call:
-    """The admission script's command, in the protocol's bytes."""
-    hold = hold_value(plan.heads, plan.places(amounts), facts)
-    own = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(run_id), run_id.encode(), len(request_id), request_id, len(hold), hold, len(changes), changes,
-    )  # fmt: skip
-    return Call("admit", plan.packed + own, plan.ids, plan.limits)

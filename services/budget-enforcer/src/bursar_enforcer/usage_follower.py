@@ -20,15 +20,14 @@ from bursar_enforcer.calls import (
     RANK_EXPIRED,
     RANK_RECORDED,
     UNCONSUMED_TTL_S,
-    Call,
     Consumed,
     Settled,
     check_amounts,
     check_counters,
-    close_call,
     consume_call,
     state_call,
 )
+from bursar_enforcer.decisions import AnyCall, close_call
 from bursar_enforcer.following import RETRY_MOST_S, follow, step
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.ledger import Ledger
@@ -95,7 +94,7 @@ class UsageFollower:
             each = stops > MAX_STOPS or (stops > 1 and taken == 0)
             end = len(reads) if each else min(at + 1, len(reads)) if stops else at
             closings, rest = reads[at:end], reads[end:]
-            calls = []
+            calls: list[AnyCall] = []
             for read in closings:
                 calls.append(_call(field, position, read))
                 position = str(read.record.following)
@@ -163,7 +162,7 @@ class UsageFollower:
         )
 
 
-def _call(field: str, position: str, read: Read) -> Call:
+def _call(field: str, position: str, read: Read) -> AnyCall:
     """The record's own script: its closing, or moving past it."""
     record, usage = read
     if not record.request_id or usage is None:

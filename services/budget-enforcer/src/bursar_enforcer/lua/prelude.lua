@@ -11,7 +11,7 @@
 --                          2 there was an admission
 --   {bursar}:2:h:<id>      an open hold: "o", 1 or 2, a blank, a digit for each counter (1: strict), a blank, the counters
 --                          joined by blanks, a line feed, expected and bound of each counter as doubles, the event so
---                          far; a closed one: its rank, for rank 1 followed by the amounts charged (as in close.lua) and
+--                          far; a closed one: its rank, for rank 1 followed by the amounts charged (as in decide.lua) and
 --                          the counters
 --
 -- MONEY: whole doubles below 2^52 ($4.5 million), and sums of two of them, are exact. Where an amount of a counter is
@@ -90,11 +90,17 @@ end
 
 local function packed_large(w) return pack(LARGE, unpack(w, 1, 12)) end
 
+-- Whether one of a wide counter's amounts needs two doubles.
+local function is_large(w)
+  for k = 1, 11, 2 do
+    if w[k] > 4503598 or w[k] < -4503598 then return true end
+  end
+  return false
+end
+
 -- A wide counter as it is kept: small where every amount is.
 local function packed(w)
-  for k = 1, 11, 2 do
-    if w[k] > 4503598 or w[k] < -4503598 then return packed_large(w) end
-  end
+  if is_large(w) then return packed_large(w) end
   local a = {}
   for k = 1, 6 do a[k] = w[2 * k - 1] * BILLION + w[2 * k] end
   return pack(SMALL, unpack(a, 1, 6))
