@@ -213,6 +213,10 @@ async def test_without_memory_the_request_goes_on_and_its_content_is_left_out(tm
         assert content.prompt_cut
         assert content.answer_cut
         assert store.counts["left_out"] > 0
+        page = (await w.raw(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).decode()
+        left_out = store.counts["left_out"]
+        assert f'bursar_edge_content_left_out_bytes_total{{service="edge-proxy"}} {left_out}\n' in page
+        assert 'bursar_edge_content_records_total{service="edge-proxy",result="stored"} 1\n' in page
         await w.edge.parts.finished()
         store._free = free
         await w.raw(post(ask("heard")))

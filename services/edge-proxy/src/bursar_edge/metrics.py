@@ -111,6 +111,17 @@ TAGS_DROPPED = Metric(
     kind="counter",
     help="Tags that requests carried beyond the twenty allowed.",
 )
+CONTENT = Metric(
+    name="bursar_edge_content_records_total",
+    kind="counter",
+    help="Requests whose content was to be stored: stored, lost (the outbox had no room), failed (a fault of ours).",
+    labels=("result",),
+)
+CONTENT_LEFT_OUT = Metric(
+    name="bursar_edge_content_left_out_bytes_total",
+    kind="counter",
+    help="Bytes of prompts and answers that are not stored, because the memory for them was in use.",
+)
 LABEL_SETS = Metric(
     name="bursar_edge_label_sets",
     kind="gauge",
@@ -154,7 +165,7 @@ TURNS = Metric(
 
 METRICS = (
     REQUESTS, REFUSALS, TOKENS, THINKING, SEARCHES, COST, LIST_COST, CACHE_HITS,
-    ADDED, UPSTREAM, FIRST_TOKEN, INTER_TOKEN, SETTLE_LAG, UNPRICED, TAGS_DROPPED, LABEL_SETS,
-    OVERFLOWED, ACTIVE, OUTBOX, OUTBOX_AGE, OUTBOX_WRITABLE, QUEUED, TURNS,
+    ADDED, UPSTREAM, FIRST_TOKEN, INTER_TOKEN, SETTLE_LAG, UNPRICED, TAGS_DROPPED, CONTENT,
+    CONTENT_LEFT_OUT, LABEL_SETS, OVERFLOWED, ACTIVE, OUTBOX, OUTBOX_AGE, OUTBOX_WRITABLE, QUEUED, TURNS,
 )  # fmt: skip
 """All of the edge's own, for the document."""

@@ -18,6 +18,7 @@ from bursar_common.metrics import (
     OPENMETRICS_TYPE,
     TEXT_TYPE,
     Family,
+    Labels,
     joined,
     one,
     render,
@@ -43,6 +44,7 @@ MAX_PAGE_BYTES = 32 << 20
 """Of one other service's page: the bound on its series is some megabytes."""
 _PASSED = ("authorization", "x-api-key", "cookie", "host", "origin")
 """What admin-api judges by."""
+_CONTENT_RESULTS = {result: Labels([("result", result)]) for result in ("stored", "lost", "failed")}
 
 
 class Serves(Protocol):
@@ -144,6 +146,9 @@ def now_families(edge: Serves) -> Iterable[Family]:
     """What the edge is doing."""
     yield one(READY, 0 if edge.problem else 1)
     yield one(metrics.TAGS_DROPPED, edge.parts.samples.counts["tags_dropped"])
+    content = edge.parts.content.counts
+    yield Family(metrics.CONTENT, [(labels, content[result]) for result, labels in _CONTENT_RESULTS.items()])
+    yield one(metrics.CONTENT_LEFT_OUT, content["left_out"])
     yield one(metrics.ACTIVE, edge.active)
     yield one(metrics.OUTBOX_WRITABLE, int(edge.outbox.writable))
     yield one(metrics.QUEUED, edge.enforcer.queued)

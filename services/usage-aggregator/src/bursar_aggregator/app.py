@@ -74,7 +74,8 @@ async def serve_one_machine(settings: Settings) -> int:
         writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
         worker = LogWorker(event_log, writer)
         health = Health(lambda: writer.why_waiting or worker.why_unready)
-        figures = Figures(event_log, writer, health, SystemClock())
+        content = ContentJob(analytics, event_log, settings)
+        figures = Figures(event_log, writer, content.writer, health, SystemClock())
         await serve_health(health, settings.aggregator_listen, stack, figures.route(settings))
         figures.export(stack)
         await until_migrated(analytics, event_log, health, stop)
@@ -82,6 +83,6 @@ async def serve_one_machine(settings: Settings) -> int:
             follow_people(analytics, event_log, stack)
             follow_books(analytics, event_log, stack)
             sum_up_hours(analytics, stack)
-            ContentJob(analytics, event_log, settings).start(stack, read_topic=True)
+            content.start(stack, read_topic=True)
         await worker.run(stop)
     return 0

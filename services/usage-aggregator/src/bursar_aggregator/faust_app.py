@@ -177,7 +177,7 @@ async def serve_faust(settings: Settings) -> int:
         job = FaustJob(settings, writer, content.writer)
         probe = LogProbe(event_log)
         health = Health(lambda: writer.why_waiting or probe.why or ("" if job.joined else "joining the consumer group"))
-        figures = Figures(event_log, writer, health, SystemClock())
+        figures = Figures(event_log, writer, content.writer, health, SystemClock())
         await serve_health(health, settings.aggregator_listen, stack, figures.route(settings))
         figures.export(stack)
         await _until_log(settings, event_log, probe, stop)

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from bursar_aggregator import metrics
+from bursar_aggregator.content_job import ContentWriter
 from bursar_aggregator.health import Health
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.writer import UsageWriter
@@ -34,11 +35,14 @@ KEPT_S = 5.0
 class Figures:
     """The job's figures of now."""
 
-    def __init__(self, event_log: EventLog, writer: UsageWriter, health: Health, clock: Clock) -> None:
+    def __init__(
+        self, event_log: EventLog, writer: UsageWriter, content: ContentWriter, health: Health, clock: Clock
+    ) -> None:
         self._log = event_log
         self._writer = writer
         self._health = health
         self._clock = clock
+        self._content = content
         self._looked_at_s = -KEPT_S
         self._lag: tuple[int, float] | None = None
         self._looking = asyncio.Lock()
@@ -68,6 +72,8 @@ class Figures:
         yield one(metrics.SET_ASIDE, written.set_aside)
         yield one(metrics.WRITE, written.took)
         yield one(metrics.WAITING, 1 if self._writer.why_waiting else 0)
+        yield one(metrics.CONTENT_ROWS, self._content.rows)
+        yield one(metrics.CONTENT_WAITING, 1 if self._content.why_waiting else 0)
 
     async def _behind(self) -> Iterable[Family]:
         async with self._looking:

@@ -39,5 +39,16 @@ LAG_SECONDS = Metric(
     help="Age of the oldest of them: how late analytics are. 0 where there is none.",
 )
 
-METRICS = (RECORDS, ROWS, SET_ASIDE, WRITE, WAITING, LAG, LAG_SECONDS)
+CONTENT_ROWS = Metric(
+    name="bursar_aggregator_content_rows_total",
+    kind="counter",
+    help="Rows of prompts and answers brought into ClickHouse.",
+)
+CONTENT_WAITING = Metric(
+    name="bursar_aggregator_content_waiting",
+    kind="gauge",
+    help="1 while prompts and answers wait for ClickHouse or the log; nothing is lost meanwhile.",
+)
+
+METRICS = (RECORDS, ROWS, SET_ASIDE, WRITE, WAITING, LAG, LAG_SECONDS, CONTENT_ROWS, CONTENT_WAITING)
 """All of the aggregator's own, for the document."""
