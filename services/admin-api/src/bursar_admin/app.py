@@ -20,6 +20,7 @@ from bursar_admin.errors import Refusal
 from bursar_admin.journal import Journal
 from bursar_admin.pages.frame import Frame, wants_page
 from bursar_admin.pages.routes import routes as page_routes
+from bursar_admin.past import Past
 from bursar_admin.projection import Projection
 from bursar_admin.providers import first_events
 from bursar_admin.routes import (
@@ -73,9 +74,11 @@ def make_desk(settings: Settings, event_log: EventLog, *, clock: Clock | None = 
     clock = clock or SystemClock()
     enforcer = Enforcer(settings.enforcer_url, settings.internal_token.get_secret_value(), clock)
     journal = Journal(event_log, Projection(), enforcer, clock, mint)
-    return Desk(
-        settings, journal, enforcer, Spending(settings.clickhouse_url, enforcer, ca_file=settings.ca_file), clock, mint
-    )
+    # On Kafka a topic has one consumer, which is moved about: who follows it must not be.
+    open_own = (lambda: open_log(settings)) if settings.kafka_bootstrap else None
+    past = Past(event_log, journal.chronicle.index, journal.projection, open_own)
+    spending = Spending(settings.clickhouse_url, enforcer, ca_file=settings.ca_file)
+    return Desk(settings, journal, enforcer, spending, clock, mint, past)
 
 
 def route_table(desk: Desk) -> list[Route]:
@@ -252,6 +255,7 @@ async def start_desk(desk: Desk, settings: Settings) -> None:
 
 
 async def stop_desk(desk: Desk) -> None:
+    await desk.past.close()
     await desk.journal.close()
     await desk.spending.close()
     await desk.analytics.close()

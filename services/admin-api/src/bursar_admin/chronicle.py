@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from bursar_admin.errors import HIDDEN
+from bursar_admin.event_index import EventIndex
 from bursar_admin.projection import Projection
 from bursar_common.events import Envelope, GovernanceData
 from bursar_common.governance import Applied, Rejected
@@ -73,8 +74,10 @@ class Chronicle:
         self._most = most
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._letters: dict[str, Entry] = {}
+        self.index = EventIndex()
+        """Places in the log of all events, for those that are not kept."""
         self.forgotten = 0
-        """Events that were dropped from the beginning."""
+        """Events that were dropped from the beginning: they are read from the log when somebody asks."""
 
     def note(
         self,
@@ -88,6 +91,14 @@ class Chronicle:
         """Take an event down. ``before``: the entity's document before it; ``projection``: as it is after it."""
         entry = entry_of(offset, envelope, data, verdict, before, projection)
         self._entries[entry.id] = entry
+        self.index.add(
+            offset,
+            entry.id,
+            entry.entity_id,
+            overtaken_by=verdict.version_id if isinstance(verdict, Rejected) else "",
+            had_before=before is not None,
+            exists=data.document is not None,
+        )
         if entry.entity == "dead_letter" and not entry.overtaken_by:
             self._letters[entry.entity_id] = entry
         while len(self._entries) > self._most:
@@ -96,6 +107,11 @@ class Chronicle:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def oldest_kept(self) -> int:
+        """The offset of the first event that is kept."""
+        return next(iter(self._entries.values())).offset
 
     def newest_first(self) -> Iterator[Entry]:
         return reversed(self._entries.values())

@@ -16,6 +16,7 @@ from bursar_admin.journal import Journal, Outcome
 from bursar_admin.limits import Moment
 from bursar_admin.live import LiveFeed
 from bursar_admin.meter import Meter
+from bursar_admin.past import Past
 from bursar_admin.projection import Projection
 from bursar_admin.representation import REPRESENT, Figures, counters_of
 from bursar_admin.spending import Spending
@@ -43,7 +44,10 @@ class Desk:
         spending: Spending,
         clock: Clock,
         mint: IdMinter,
+        past: Past,
     ) -> None:
+        self.past = past
+        """Governance events that are not kept in memory."""
         self.settings = settings
         self.journal = journal
         self.enforcer = enforcer

@@ -44,7 +44,16 @@ class EventPageAnswer(TypedDict):
     events: list[EventAnswer]
     count: int
     next_cursor: str | None
-    complete: Annotated[bool, Field(description="False: events older than those kept in memory are in the log only.")]
+    complete: Annotated[
+        bool, Field(description="False: there are events so old that nothing is told of them; the log has them.")
+    ]
+    looked_back_to: Annotated[
+        str | None,
+        Field(
+            description="Where a page ended because enough was looked through, maybe with fewer events than asked for: "
+            "the time of the oldest one looked at. next_cursor goes on from there."
+        ),
+    ]
 
 
 class EventOne(TypedDict):

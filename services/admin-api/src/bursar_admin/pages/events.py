@@ -146,7 +146,8 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         return frame.shell(
             view, "events", "events.html", "Events",
             tabs=tabs(view), lines=[line(view, event) for event in answer["events"]], cursor=answer["next_cursor"],
-            complete=answer["complete"], chips=chips, entities=[(each, ENTITY_WORDS.get(each, words(each)))
+            complete=answer["complete"], looked_back_to=answer["looked_back_to"], chips=chips,
+            entities=[(each, ENTITY_WORDS.get(each, words(each)))
             for each in ENTITIES], actions=ACTIONS, actors=tuple(ACTOR_WORDS.items()),
         )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,6 +11,7 @@ from bursar_admin.chronicle import Entry
 from bursar_admin.desk import Desk
 from bursar_admin.errors import not_found
 from bursar_admin.log_answers import ChangeAnswer, EventAnswer, EventOne, EventOneAnswer, EventPageAnswer
+from bursar_admin.past import Asked, Test
 from bursar_admin.projection import Projection
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.filters import MOMENT_ALLOWED, read_filters
@@ -51,38 +51,48 @@ QUERY: Final = (
     Parameter("cursor", "next_cursor of the page before, of the same filters."),
 )  # fmt: skip
 
-Test = Callable[[Entry], bool]
-
 
 def routes(desk: Desk) -> list[Route]:
     async def listed(request: web.Request) -> web.Response:
         query = check_query(request, QUERY)
         limit = whole(query, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
-        tests = tests_of(query, desk.projection)
+        asked = asked_of(query, desk.projection)
         question = question_id(PATH, {name: value for name, value in query.items() if name not in ("limit", "cursor")})
         before = read_cursor(query["cursor"], question, (int,))[0] if "cursor" in query else None
+        chronicle = desk.journal.chronicle
         found: list[Entry] = []
-        for entry in desk.journal.chronicle.newest_first():
-            if (before is None or entry.offset < before) and all(test(entry) for test in tests):
+        for entry in chronicle.newest_first():
+            if (before is None or entry.offset < before) and asked.fits(entry):
                 found.append(entry)
                 if len(found) > limit:
                     break
+        following: int | None = None
+        looked_back_to: str | None = None
+        if len(found) <= limit and chronicle.forgotten:
+            end = chronicle.oldest_kept if before is None else min(before, chronicle.oldest_kept)
+            older = await desk.past.page(end, asked, limit + 1 - len(found))
+            found += older.entries
+            if older.stopped_at is not None and len(found) <= limit:
+                following, looked_back_to = older.stopped_at, older.looked_back_to
         shown = found[:limit]
-        more = len(found) > limit
+        if len(found) > limit:
+            following = shown[-1].offset
         return json_answer(
             {
                 "events": [event_answer(entry) for entry in shown],
                 "count": len(shown),
-                "next_cursor": make_cursor(question, [shown[-1].offset]) if more else None,
-                "complete": desk.journal.chronicle.forgotten == 0,
+                "next_cursor": make_cursor(question, [following]) if following is not None else None,
+                "complete": not chronicle.index.trimmed,
+                "looked_back_to": looked_back_to,
             }
         )
 
     async def get(request: web.Request) -> web.Response:
         check_query(request)
-        entry = desk.journal.chronicle.find(request.match_info["id"])
+        event_id = request.match_info["id"]
+        entry = desk.journal.chronicle.find(event_id) or await desk.past.find(event_id)
         if entry is None:
-            raise not_found("event", request.match_info["id"])
+            raise not_found("event", event_id)
         return json_answer({"event": whole_event(entry)})
 
     return [
@@ -94,37 +104,39 @@ def routes(desk: Desk) -> list[Route]:
     ]  # fmt: skip
 
 
-def tests_of(query: dict[str, str], projection: Projection) -> list[Test]:
-    """What an entry must pass. Raises Refusal (400)."""
-    tests: list[Test] = []
+def asked_of(query: dict[str, str], projection: Projection) -> Asked:
+    """What an event must pass. Raises Refusal (400)."""
+    light: list[Test] = []
+    deep: list[Test] = []
     if "entity" in query:
         entity = choice(query, "entity", ENTITIES, "")
-        tests.append(lambda entry: entry.entity == entity)
+        light.append(lambda entry: entry.entity == entity)
     if "action" in query:
         action = choice(query, "action", ACTIONS, "")
-        tests.append(lambda entry: entry.action == action)
+        (deep if action in ("changed", "rotated") else light).append(lambda entry: entry.action == action)
     if "outcome" in query:
         overtaken = choice(query, "outcome", OUTCOMES, "") == "overtaken"
-        tests.append(lambda entry: bool(entry.overtaken_by) == overtaken)
+        light.append(lambda entry: bool(entry.overtaken_by) == overtaken)
     if "actor" in query:
         actor = query["actor"]
-        tests.append(lambda entry: entry.actor == actor)
+        light.append(lambda entry: entry.actor == actor)
     if "id" in query:
         entity_id = query["id"]
-        tests.append(lambda entry: entry.entity_id == entity_id)
-    tests += [_about(owner_id(projection, kind, query[name])) for name, kind in OWNERS.items() if name in query]
+        light.append(lambda entry: entry.entity_id == entity_id)
+    deep += [_about(owner_id(projection, kind, query[name])) for name, kind in OWNERS.items() if name in query]
     moments: MultiDict[str] = MultiDict((name, query[name]) for name in ("text", "from", "to") if name in query)
     filters = read_filters(moments)
     if filters.text is not None:
         wanted = filters.text.casefold()
-        tests.append(lambda entry: wanted in entry.name.casefold())
+        deep.append(lambda entry: wanted in entry.name.casefold())
     if filters.from_ms is not None:
         first = rfc3339(filters.from_ms)
-        tests.append(lambda entry: entry.time >= first)
+        light.append(lambda entry: entry.time >= first)
     if filters.to_ms is not None:
         last = rfc3339(filters.to_ms)
-        tests.append(lambda entry: entry.time < last)
-    return tests
+        light.append(lambda entry: entry.time < last)
+    since = rfc3339(filters.from_ms) if filters.from_ms is not None else ""
+    return Asked(light, deep, since)
 
 
 def owner_id(projection: Projection, entity: str, text: str) -> str:
