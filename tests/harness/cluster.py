@@ -28,8 +28,8 @@ class Cluster:
 
     ``variables`` are those of the compose file (``BURSAR_ANTHROPIC_BASE_URL``, …) beside the secrets, which are made
     here; ``overrides`` are put on top of every service's environment. ``kafka``: a running broker to use (it is neither
-    stopped nor wiped here), else one of its own. Stop and kill parts through ``services``, ``kafka``, ``redis``,
-    ``clickhouse``; ``start_service`` waits until one is ready again."""
+    stopped nor wiped here), else one of its own. ``redis``: one to start instead of ``redis_kind``. Stop and kill
+    parts through ``services``, ``kafka``, ``redis``, ``clickhouse``; ``start_service`` returns once one is ready."""
 
     def __init__(
         self,
@@ -39,11 +39,12 @@ class Cluster:
         overrides: Mapping[str, str] | None = None,
         kafka: KafkaServer | None = None,
         redis_kind: str = "valkey",
+        redis: RedisServer | None = None,
     ) -> None:
         self.folder = folder
         self._own_kafka = kafka is None
         self.kafka = kafka or KafkaServer(folder / "kafka")
-        self.redis = RedisServer(folder / "redis", redis_kind)
+        self.redis = redis or RedisServer(folder / "redis", redis_kind)
         self.variables = {
             "BURSAR_INTERNAL_TOKEN": secrets.token_hex(32),
             "BURSAR_ADMIN_TOKEN": secrets.token_hex(32),

@@ -135,3 +135,23 @@ class KafkaServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def secured_kafka(folder: Path, certificates: Path, *, user: str, password: str) -> KafkaServer:
+    """A broker that speaks SASL_SSL alone, with the certificates of that folder, and lets one user in."""
+    jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    return KafkaServer(
+        folder,
+        protocol="SASL_SSL",
+        extra={
+            "sasl.enabled.mechanisms": "PLAIN",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(certificates / "broker.pem"),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(certificates / "ca.pem"),
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": (
+                f'{jaas} username="broker" password="b" user_broker="b" user_{user}="{password}";'
+            ),
+        },
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.harness.processes import READY_WAIT_S, Process, free_port
 from tests.harness.require import require
@@ -87,3 +89,36 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class SecuredRedis(RedisServer):
+    """Redis 7 that speaks TLS alone, with the certificates of a folder (``certificates.py``), and lets one user in."""
+
+    def __init__(self, folder: Path, certificates: Path, *, user: str, password: str) -> None:
+        self._user, self._password = user, password
+        self._tls = ssl.create_default_context(cafile=certificates / "ca.pem")
+        port = free_port()
+        super().__init__(
+            folder,
+            "redis7",
+            arguments=[
+                *("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"),
+                *(
+                    "--tls-cert-file",
+                    str(certificates / "broker.crt"),
+                    "--tls-key-file",
+                    str(certificates / "broker.key"),
+                ),
+                *("--tls-ca-cert-file", str(certificates / "ca.pem")),
+                *("--user", user, "on", f">{password}", "~*", "&*", "+@all"),
+                *("--user", "default", "off"),
+            ],
+        )
+        self.port = port
+        self.url = f"rediss://{quote(user)}:{quote(password)}@127.0.0.1:{port}/0"
+
+    def _connect(self) -> socket.socket:
+        connection = self._tls.wrap_socket(super()._connect(), server_hostname="127.0.0.1")
+        connection.sendall(f"AUTH {self._user} {self._password}\r\n".encode())
+        assert connection.recv(100) == b"+OK\r\n"
+        return connection

@@ -13,6 +13,7 @@ from bursar_common.settings import load_settings
 from tests.harness.cluster import Cluster
 from tests.harness.gateway import Gateway
 from tests.harness.kafka_server import KafkaServer
+from tests.harness.redis_server import RedisServer
 from tests.harness.simulated import SimulatedProvider
 
 
@@ -26,6 +27,7 @@ class SimulatedCluster(Cluster):
         *,
         kafka: KafkaServer | None = None,
         redis_kind: str = "valkey",
+        redis: RedisServer | None = None,
         overrides: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,9 @@ class SimulatedCluster(Cluster):
             "BURSAR_ANTHROPIC_BASE_URL": self.provider.url,
             "BURSAR_ANTHROPIC_API_KEY": "sk-ant-test-credential",
         }
-        super().__init__(folder, variables=variables, kafka=kafka, redis_kind=redis_kind, overrides=overrides)
+        super().__init__(
+            folder, variables=variables, kafka=kafka, redis_kind=redis_kind, redis=redis, overrides=overrides
+        )
 
     @asynccontextmanager
     async def gateway(self) -> AsyncIterator[Gateway]:

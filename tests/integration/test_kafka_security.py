@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,51 +14,19 @@ from bursar_common.events import GOVERNANCE_TOPIC
 from bursar_common.settings import Settings, SettingsError
 from bursar_common.topics import apply_topics, check_topics
 from tests.harness import KafkaServer
+from tests.harness.certificates import make_certificates
+from tests.harness.kafka_server import secured_kafka
 
 pytestmark = pytest.mark.kafka
 
 PASSWORD = "correct horse"
 
 
-def make_certificates(folder: Path) -> None:
-    """``ca.pem``, and ``broker.pem`` (key and chain, as Kafka reads them) for 127.0.0.1."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    new_key = ("-newkey", "rsa:2048", "-nodes")
-    openssl(
-        "req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority"
-    )
-    openssl("req", *new_key, "-keyout", "broker.key", "-out", "broker.csr", "-subj", "/CN=broker")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    openssl("x509", "-req", "-in", "broker.csr", *signed_by, "-out", "broker.crt")
-    parts = [(folder / name).read_text() for name in ("broker.key", "broker.crt", "ca.pem")]
-    (folder / "broker.pem").write_text("".join(parts))
-
-
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaServer, Path]]:
     folder = tmp_path_factory.mktemp("secured")
     make_certificates(folder)
-    jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-    server = KafkaServer(
-        folder / "kafka",
-        protocol="SASL_SSL",
-        extra={
-            "sasl.enabled.mechanisms": "PLAIN",
-            "sasl.mechanism.inter.broker.protocol": "PLAIN",
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(folder / "broker.pem"),
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(folder / "ca.pem"),
-            "listener.name.sasl_ssl.plain.sasl.jaas.config": (
-                f'{jaas} username="broker" password="b" user_broker="b" user_bursar="{PASSWORD}";'
-            ),
-        },
-    )
-    with server:
+    with secured_kafka(folder / "kafka", folder, user="bursar", password=PASSWORD) as server:
         yield server, folder / "ca.pem"
 
 
