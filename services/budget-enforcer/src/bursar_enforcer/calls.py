@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
-from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 import hiredis
@@ -17,7 +16,7 @@ import hiredis
 from bursar_common.money import MAX_NUSD
 from bursar_common.wire import Amounts, HoldEntry
 from bursar_enforcer import redis_names
-from bursar_enforcer.stored import hold_heads, hold_value
+from bursar_enforcer.stored import doubles, hold_heads, hold_value
 
 Argument: TypeAlias = str | bytes | int
 CommandLine: TypeAlias = tuple[Argument, ...]
@@ -140,11 +139,23 @@ class Settled(NamedTuple):
 
 def consume_call(position_field: str, expected: str, records: Sequence[Settled]) -> Call:
     """Pass over records whose requests are closed already; stops at the first that is not."""
-    return script_call(
-        "consume",
-        (redis_names.POLICY, redis_names.POSITIONS, redis_names.OUTBOXES),
-        (position_field, expected, CONSUMED_TTL_S, *chain.from_iterable(records)),
+    script_keys = (
+        redis_names.POLICY,
+        redis_names.POSITIONS,
+        redis_names.OUTBOXES,
+        *[redis_names.HOLD + record.request_id for record in records],
     )
+    arguments: list[Argument] = [
+        position_field,
+        expected,
+        CONSUMED_TTL_S,
+        "".join([str(record.rank) if record.request_id else "-" for record in records]),
+        doubles(len(records)).pack(*[record.following for record in records]),
+    ]
+    if any(record.outbox_field for record in records):
+        for record in records:
+            arguments += (record.outbox_field, record.outbox_sequence)
+    return script_call("consume", script_keys, arguments)
 
 
 def renew_call(request_id: str, hold: Sequence[HoldEntry], event: bytes) -> Call:

@@ -49,6 +49,10 @@ class Learning:
                 now_s=self._clock.monotonic_s() - max(0.0, age_s),
             )
 
+    def knows(self, request_id: str) -> bool:
+        """Whether this request's answer was learned from lately."""
+        return request_id in self._recent
+
     def _first(self, request_id: str) -> bool:
         if request_id in self._recent:
             return False

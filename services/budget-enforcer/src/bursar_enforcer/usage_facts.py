@@ -40,11 +40,29 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: UsageFacts
 
 
+class UsageMark(msgspec.Struct, gc=False, frozen=True):
+    """Which request it was, and when: all that is needed where its settlement came before the event."""
+
+    request_id: str
+    started_at_ms: int
+
+
+class MarkedEvent(msgspec.Struct, gc=False, frozen=True):
+    type: str
+    data: UsageMark
+
+
 AnyUsage = Usage | UsageFacts
 
 _decode = msgspec.json.Decoder(UsageEvent).decode
+_decode_mark = msgspec.json.Decoder(MarkedEvent).decode
 
 
 def decode_usage_event(value: bytes) -> UsageEvent:
     """Raises msgspec.DecodeError / ValidationError: poison."""
     return _decode(value)
+
+
+def decode_mark(value: bytes) -> MarkedEvent:
+    """The same event, less of it. Raises as well."""
+    return _decode_mark(value)

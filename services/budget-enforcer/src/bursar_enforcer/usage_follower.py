@@ -32,12 +32,14 @@ from bursar_enforcer.following import RETRY_MOST_S, follow, step
 from bursar_enforcer.learning import Learning
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.redis_connection import RedisUnavailable
-from bursar_enforcer.usage_facts import UsageFacts, decode_usage_event
+from bursar_enforcer.usage_facts import UsageFacts, UsageMark, decode_mark, decode_usage_event
 
 log = structlog.get_logger()
 
 KEPT_AFTER_S = {"n": 40 * DAY_S, "t": 8 * DAY_S, "T": 8 * DAY_S, "r": 8 * DAY_S}
 """How long a counter outlives its window (as in the scripts' prelude)."""
+KEPT_LEAST_MS = min(KEPT_AFTER_S.values()) * 1000
+"""An event of a request begun more lately charges counters that are kept: their windows ended after it began."""
 
 LINGER_S = 0.25
 """Nearly every record was settled already when it is read here: larger batches cost less, and only a lost settlement
@@ -49,10 +51,11 @@ MAX_STOPS = 3
 
 
 class Read(NamedTuple):
-    """A record and what was read in it; None: nothing that has an effect or teaches."""
+    """A record as far as it was read: whose it is."""
 
     record: Settled
-    usage: UsageFacts | None
+    value: bytes
+    """The event; empty: nothing that has an effect or teaches."""
 
 
 class UsageFollower:
@@ -93,30 +96,34 @@ class UsageFollower:
             # A batch full of records to be closed is a replay, or a flood of lost settlements.
             each = stops > MAX_STOPS or (stops > 1 and taken == 0)
             end = len(reads) if each else min(at + 1, len(reads)) if stops else at
-            closings, rest = reads[at:end], reads[end:]
+            closings = [(read, self._facts(read)) for read in reads[at:end]]
+            rest = reads[end:]
             calls: list[AnyCall] = []
-            for read in closings:
-                calls.append(_call(field, position, read))
+            for read, usage in closings:
+                calls.append(_call(field, position, read.record, usage))
                 position = str(read.record.following)
             if rest:
                 calls.append(consume_call(field, position, [read.record for read in rest]))
             replies = await self._ledger.run(calls)
-            for read, reply in zip(closings, replies, strict=False):
-                if not self._applied(reply, (read,)):
+            for (read, usage), reply in zip(closings, replies, strict=False):
+                if not self._applied(reply, read.record.request_id):
                     return
+                if usage is not None:
+                    self._learning.from_event(usage)
             taken = 0
             if rest:
                 reply = replies[-1]
                 taken = reply[1] if isinstance(reply, list) and reply[0] == b"consumed" else 0
-                if not self._applied(reply, rest[:taken]):
+                if not self._applied(reply):
                     return
+                self._learn(rest[:taken])
                 if taken:
                     position = str(rest[taken - 1].record.following)
             at = end + taken
             stops += 1
 
-    def _applied(self, reply: Any, reads: Sequence[Read]) -> bool:
-        """Learn from what a script took. False: another enforcer was quicker, look again. Raises RedisUnavailable."""
+    def _applied(self, reply: Any, request_id: str = "") -> bool:
+        """False: another enforcer was quicker, look again. Raises RedisUnavailable."""
         if isinstance(reply, hiredis.ReplyError):
             raise RedisUnavailable(f"Redis answered: {reply}")
         kind = reply[0]
@@ -125,46 +132,63 @@ class UsageFollower:
         if kind == b"moved":
             return False
         if kind == b"overflow":
-            log.error("counter_full", counter=reply[1].decode(), request_id=reads[0].record.request_id)
-        for read in reads:
-            if read.usage is not None:
-                self._learning.from_event(read.usage)
+            log.error("counter_full", counter=reply[1].decode(), request_id=request_id)
         return True
+
+    def _learn(self, reads: Sequence[Read]) -> None:
+        """From what is closed: mostly a settlement taught the same, and the event is not even decoded."""
+        for read in reads:
+            if read.value and not self._learning.knows(read.record.request_id):
+                usage = self._facts(read)
+                if usage is not None:
+                    self._learning.from_event(usage)
 
     def _read(self, record: LogRecord) -> Read:
         following = record.offset + 1
         if any(name == RETRY_HEADER for name, _ in record.headers):
             # Set aside by the aggregator, not by us: the first copy was applied, or its request settled or expired.
-            return Read(Settled(following), None)
+            return Read(Settled(following), b"")
         try:
-            event = decode_usage_event(record.value)
-            usage = event.data
-            if event.type == USAGE_DENIED:
-                return Read(Settled(following), None)
-            check_amounts(usage.amounts)
-            check_counters(usage.charged_to)
+            event = decode_mark(record.value)
         except ValueError as error:  # msgspec's errors are ValueErrors
             log.error("usage_event_unreadable", offset=record.offset, error=str(error)[:200])
-            return Read(Settled(following), None)
-        if event.type not in (USAGE_RECORDED, USAGE_EXPIRED) or self._forgotten(usage):
-            return Read(Settled(following), usage)
+            return Read(Settled(following), b"")
+        if event.type == USAGE_DENIED:
+            return Read(Settled(following), b"")
+        if event.type not in (USAGE_RECORDED, USAGE_EXPIRED) or self._forgotten(event.data, record.value):
+            return Read(Settled(following), record.value)
         rank = RANK_RECORDED if event.type == USAGE_RECORDED else RANK_EXPIRED
-        return Read(Settled(following, usage.request_id, rank, *_outbox(record)), usage)
+        return Read(Settled(following, event.data.request_id, rank, *_outbox(record)), record.value)
 
-    def _forgotten(self, usage: UsageFacts) -> bool:
+    def _facts(self, read: Read) -> UsageFacts | None:
+        """All that is needed of the event to close or to learn; None: nothing, or it cannot be read."""
+        if not read.value:
+            return None
+        try:
+            usage = decode_usage_event(read.value).data
+            check_amounts(usage.amounts)
+            check_counters(usage.charged_to)
+        except ValueError as error:
+            log.error("usage_event_unreadable", offset=read.record.following - 1, error=str(error)[:200])
+            return None
+        return usage
+
+    def _forgotten(self, mark: UsageMark, value: bytes) -> bool:
         """A replay of old days: every counter it charged is past its keeping, so there is nothing to add to."""
-        if not usage.charged_to:
+        now_ms = self._clock.now_ms()
+        if now_ms - mark.started_at_ms < KEPT_LEAST_MS:
             return False
-        now_s = self._clock.now_ms() // 1000
-        return all(
-            counter.window_end_s + KEPT_AFTER_S[counter.unit] < now_s
-            for counter in map(parse_counter_id, usage.charged_to)
-        )
+        try:
+            charged_to = decode_usage_event(value).data.charged_to
+            counters = [parse_counter_id(counter) for counter in charged_to]
+        except ValueError:
+            return False  # whoever closes it will say so
+        now_s = now_ms // 1000
+        return bool(counters) and all(counter.window_end_s + KEPT_AFTER_S[counter.unit] < now_s for counter in counters)
 
 
-def _call(field: str, position: str, read: Read) -> AnyCall:
+def _call(field: str, position: str, record: Settled, usage: UsageFacts | None) -> AnyCall:
     """The record's own script: its closing, or moving past it."""
-    record, usage = read
     if not record.request_id or usage is None:
         return state_call("skip", field, position, str(record.following))
     return close_call(
