@@ -18,7 +18,7 @@ from bursar_admin.queries.criteria import criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.dimensions import dimension
 from bursar_admin.queries.filters import NAMES, Filters, moment_ms, read_filters
-from bursar_admin.queries.ranges import HOUR_MS, Hours, Span, buckets, plan_of, span_of, whole_hours
+from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Hours, Span, buckets, plan_of, span_of, whole_hours
 from bursar_admin.queries.sums import Question
 from bursar_admin.routes.logs import csv_cell
 from tests.harness.usage_events import usage
@@ -198,7 +198,7 @@ def test_a_range_is_read_from_sums_but_for_its_edges_and_open_hours() -> None:
     span = Span(hour - 5 * HOUR_MS - 1, hour + 1)
     open_hour = hour // 1000 - 2 * 3600
     plan = plan_of(span, Hours(True, frozenset({open_hour, 0}), False))
-    assert plan.summed == Span(hour - 5 * HOUR_MS, hour)
+    assert plan.hours == (Span(hour - 5 * HOUR_MS, hour),)
     assert plan.open_hours == (open_hour,)
     assert plan.raw == (
         Span(span.from_ms, hour - 5 * HOUR_MS),
@@ -207,29 +207,47 @@ def test_a_range_is_read_from_sums_but_for_its_edges_and_open_hours() -> None:
     )
     for unknown in (None, Hours(False, frozenset(), False)):
         assert plan_of(span, unknown).raw == (span,)
-        assert plan_of(span, unknown).summed is None
-    assert plan_of(Span(hour + 1, hour + 2), Hours(True, frozenset(), False)).summed is None
+        assert not plan_of(span, unknown, "team").hours
+    assert not plan_of(Span(hour + 1, hour + 2), Hours(True, frozenset(), False)).hours
     many = frozenset(range(hour // 1000 - 500 * 3600, hour // 1000, 3600))
-    assert plan_of(Span(hour - 600 * HOUR_MS, hour), Hours(True, many, False)).summed is None
+    assert plan_of(Span(hour - 600 * HOUR_MS, hour), Hours(True, many, False)).hours == ()
 
 
-@given(st.integers(0, 5000), st.integers(1, 5000), st.sets(st.integers(0, 170)))
-def test_every_moment_is_read_once(start: int, length: int, open_hours: set[int]) -> None:
-    base = NOON_MS - 100 * HOUR_MS
+@given(
+    st.integers(0, 9000),
+    st.integers(1, 9000),
+    st.sets(st.integers(0, 290)),
+    st.sets(st.integers(0, 290)),
+    st.sets(st.integers(0, 13)),
+    st.sampled_from([None, "team"]),
+    st.booleans(),
+)
+def test_every_moment_is_read_once(
+    start: int, length: int, opened: set[int], old: set[int], days: set[int], cut: str | None, short: bool
+) -> None:
+    base = (NOON_MS - 300 * HOUR_MS) // DAY_MS * DAY_MS
     minute = 60_000
     span = Span(base + start * minute, base + (start + length) * minute)
-    hours = Hours(True, frozenset(base // 1000 + each * 3600 for each in open_hours), False)
-    plan = plan_of(span, hours)
+    open_hours = frozenset(base // 1000 + each * 3600 for each in opened)
+    without_short = frozenset(base // 1000 + each * 3600 for each in old)
+    # As the database says it: a day with an hour that is open, or of an older form, is open.
+    open_days = frozenset(base // 1000 + each * 86_400 for each in days)
+    open_days |= {hour // 86_400 * 86_400 for hour in open_hours | without_short}
+    hours = Hours(True, open_hours, False, without_short, open_days)
+    plan = plan_of(span, hours, cut, short=short)
     for at in range(span.from_ms - minute, span.to_ms + minute, 7 * minute):
         inside = span.from_ms <= at < span.to_ms
-        hour = at // HOUR_MS * 3600
-        summed = (
-            plan.summed is not None and plan.summed.from_ms <= at < plan.summed.to_ms and hour not in plan.open_hours
-        )
+        hour, day = at // HOUR_MS * 3600, at // DAY_MS * 86_400
+        by_day = plan.days is not None and plan.days.from_ms <= at < plan.days.to_ms and day not in plan.open_days
+        by_hour = [each for each in plan.hours if each.from_ms <= at < each.to_ms and hour not in plan.open_hours]
         raw = [each for each in plan.raw if each.from_ms <= at < each.to_ms]
-        assert summed + len(raw) == inside
-        if summed:
-            assert hour not in hours.open
+        assert by_day + len(by_hour) + len(raw) == inside
+        if by_day:
+            assert cut
+            assert day not in open_days
+        if by_hour:
+            assert hour not in open_hours
+            assert not (short and hour in without_short)
 
 
 def test_buckets_follow_the_zone() -> None:

@@ -31,8 +31,16 @@ SHORT: Final[Mapping[str, str]] = {
     "short_list_cost_nusd": "list_cost_nusd",
 }
 """Columns of sums over short answers alone, and of what they are the part."""
+TOPS: Final[Mapping[str, str]] = {
+    "top_cost_nusd": "cost_nusd",
+    "top_list_cost_nusd": "list_cost_nusd",
+    "top_tokens": f"toInt64(ifNull({' + '.join(COUNTS[:5])}, -1))",
+    "top_latency_ms": "toInt64(ifNull(latency_ms, -1))",
+}
+"""Columns of the highest value that one request has, as recorded (without corrections), and that value: what leads to
+the dearest requests. -1: none is known."""
 FORM: Final = 1
-"""What an hour's sums hold: 0 had no SHORT columns. Days are made of hours of this form."""
+"""What an hour's sums hold: 0 had no SHORT and no TOPS columns. Days are made of hours of this form."""
 
 _OUTCOME: Final = ("provider", "model", "outcome", "refused_by", "billing", "price_book_id")
 _OWNER: Final = ("customer", "customer_id", "team", "team_id")

@@ -49,7 +49,7 @@ class UsageStore:
     def __init__(self, analytics: Analytics, projection: Projection) -> None:
         self.analytics = analytics
         self._projection = projection
-        self._hours = SumsKnown(analytics)
+        self._sums_known = SumsKnown(analytics)
 
     def criteria(self, filters: Filters) -> Criteria:
         return criteria(filters, {user.id: user.name for user in self._projection.users.values()})
@@ -71,8 +71,11 @@ class UsageStore:
         for stretch in stretches:
             while len(found) < count:
                 asked = min(count - len(found) + MORE_CANDIDATES, CANDIDATES_AT_ONCE)
+                only = await self._haunts(wanted, span, sort_by, after, asked) if descending else None
                 places = await self.analytics.rows(
-                    *logs.candidates(wanted, stretch, sort_by, descending=descending, after=after, count=asked)
+                    *logs.candidates(
+                        wanted, stretch, sort_by, descending=descending, after=after, count=asked, only=only
+                    )
                 )
                 if places:
                     found += await self._rows_at(places, wanted, sort_by)
@@ -82,6 +85,19 @@ class UsageStore:
             if len(found) >= count:
                 break
         return found[:count]
+
+    async def _haunts(
+        self, wanted: Criteria, span: Span, sort_by: str, after: Place | None, count: int
+    ) -> tuple[list[logs.Haunt], tuple[Span, ...]] | None:
+        """Where the requests of the highest values behind a place are: days of keys, and stretches that no sums are
+        of. None: anywhere, since no sums know, or too many days are to be looked through."""
+        if sort_by not in logs.TOP_OF or not wanted.summed_by_hour:
+            return None
+        question = await self.question(wanted, span, columns=["virtual_key_id"], short=True)
+        if question.plan.days is None and not question.plan.hours:
+            return None
+        found = logs.nearest(await self.analytics.rows(*logs.haunts(question, sort_by)), after, count)
+        return None if found is None else (found, question.plan.raw)
 
     async def _from_there(self, span: Span, descending: bool, after: Place | None) -> Span:
         """The part of a range that can hold what follows a place (or, from the oldest on, anything)."""
@@ -132,7 +148,7 @@ class UsageStore:
     ) -> Question:
         """How the sums of a range are to be read: from the sums by day or hour wherever these can answer. ``by`` and
         ``columns`` are what is asked for, ``hourly`` by hours of the range, or by days that are not UTC's."""
-        hours = await self._hours.now()
+        hours = await self._sums_known.now()
         summed = (
             wanted.summed_by_hour
             and all(each.summed for each in by)

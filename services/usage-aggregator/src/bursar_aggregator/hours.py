@@ -19,9 +19,21 @@ from typing import Final
 
 import structlog
 
+from bursar_aggregator.days import build_day, days_due
 from bursar_aggregator.rows import COLUMNS
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import QUERY_TIMEOUT_S, Analytics, AnalyticsRefused, AnalyticsUnavailable
+from bursar_common.usage_sums import (
+    COSTS,
+    COUNTS,
+    DIMENSIONS,
+    FORM,
+    LATENCY_DIMENSIONS,
+    MEASURES,
+    SHORT,
+    SHORT_ANSWER_TOKENS,
+    TOPS,
+)
 
 log = structlog.get_logger()
 
@@ -46,17 +58,6 @@ NOTED_MOST: Final = 10_000
 assert TOUCH_AGAIN_S + QUERY_TIMEOUT_S < SETTLED_S
 
 _STARTED_AT: Final = COLUMNS.index("started_at")
-_DIMENSIONS: Final = (
-    "customer", "customer_id", "team", "team_id", "user_id", "virtual_key", "virtual_key_id", "session_id", "project",
-    "repository", "environment", "cost_center", "provider", "model", "outcome", "refused_by", "billing",
-    "price_book_id",
-)  # fmt: skip
-_COUNTS: Final = (
-    "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
-    "thinking_tokens", "web_searches",
-)  # fmt: skip
-_COSTS: Final = ("cost_nusd", "list_cost_nusd")
-_LATENCY_DIMENSIONS: Final = ("customer", "customer_id", "team", "team_id", "provider", "model", "outcome", "billing")
 
 
 class HourNotes:
@@ -132,6 +133,9 @@ class HourSums:
         for first in range(0, len(due), HOURS_AT_ONCE):
             await self._build(due[first : first + HOURS_AT_ONCE])
             await asyncio.sleep(REST_S)
+        for day in await days_due(self._analytics):
+            await build_day(self._analytics, day)
+            await asyncio.sleep(REST_S)
         now = asyncio.get_running_loop().time()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY_S
@@ -173,16 +177,23 @@ class HourSums:
         await self._analytics.command(_latencies(hours, generation))
         await self._analytics.insert_columns(
             "usage_hours_built",
-            ("hour", "generation", "built_at"),
-            ("DateTime('UTC')", "UInt64", "DateTime64(3, 'UTC')"),
-            ([*hours], [generation] * len(hours), [row["now_ms"]] * len(hours)),
+            ("hour", "generation", "built_at", "form"),
+            ("DateTime('UTC')", "UInt64", "DateTime64(3, 'UTC')", "UInt8"),
+            ([*hours], [generation] * len(hours), [row["now_ms"]] * len(hours), [FORM] * len(hours)),
         )
 
     async def _sweep(self) -> None:
         """Delete sums of former buildings, and of buildings that never ended."""
-        for table in ("usage_hours", "usage_latencies"):
+        for table, built, unit in (
+            ("usage_hours", "usage_hours_built", "hour"),
+            ("usage_latencies", "usage_hours_built", "hour"),
+            ("usage_days", "usage_days_built", "day"),
+            ("usage_latency_days", "usage_days_built", "day"),
+        ):
+            # By hour and building: one building may be of several hours, of which some were built again.
             stale = (
-                "generation NOT IN (SELECT argMax(generation, built_at) FROM bursar.usage_hours_built GROUP BY hour)"
+                f"({unit}, generation) NOT IN"
+                f" (SELECT {unit}, argMax(generation, built_at) FROM bursar.{built} GROUP BY {unit})"
                 f" AND generation < bitShiftLeft(toUInt64(toUnixTimestamp(now()) - {STALE_S}) * 1000, 20)"
             )
             (row,) = await self._analytics.query(f"SELECT count() AS rows FROM bursar.{table} WHERE {stale}")
@@ -194,10 +205,14 @@ def _due(settled_s: int) -> str:
     """Hours that were touched since they were built, and have been left alone for long enough; newest first."""
     return f"""SELECT toUnixTimestamp(t.hour) AS hour
 FROM (SELECT hour, max(touched_at) AS touched_at FROM bursar.usage_hours_touched GROUP BY hour) AS t
-LEFT JOIN (SELECT hour, max(built_at) AS built_at FROM bursar.usage_hours_built GROUP BY hour) AS b ON b.hour = t.hour
+LEFT JOIN
+(
+    SELECT x.hour AS hour, max(x.built_at) AS built_at, argMax(x.form, x.built_at) AS form
+    FROM bursar.usage_hours_built AS x GROUP BY x.hour
+) AS b ON b.hour = t.hour
 WHERE t.hour != toDateTime(0, 'UTC')
   AND t.touched_at + INTERVAL {settled_s} SECOND < now64(3)
-  AND (b.hour != t.hour OR b.built_at <= t.touched_at + INTERVAL {settled_s} SECOND)
+  AND (b.hour != t.hour OR b.built_at <= t.touched_at + INTERVAL {settled_s} SECOND OR b.form < {FORM})
 ORDER BY t.hour DESC LIMIT {HOURS_A_LOOK}"""
 
 
@@ -212,35 +227,37 @@ def _within(hours: Sequence[int]) -> str:
 
 
 def _sums(hours: Sequence[int], generation: int) -> str:
-    dimensions = ", ".join(f"e.{name} AS {name}" for name in _DIMENSIONS)
-    counts = ", ".join(f"sum(ifNull(e.{name} + c.{name}, 0)) AS sum_{name}" for name in _COUNTS)
-    costs = ", ".join(f"sum(toInt128(e.{name}) + c.{name}) AS sum_{name}" for name in _COSTS)
-    added = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, *_COSTS))
-    measures = (
-        "requests",
-        "refused",
-        "errors",
-        "estimated",
-        "without_counts",
-        *_COUNTS,
-        *_COSTS,
-        "first_at",
-        "last_at",
+    dimensions = ", ".join(f"e.{name} AS {name}" for name in DIMENSIONS)
+    short = f"e.outcome = 'completed' AND e.output_tokens < {SHORT_ANSWER_TOKENS} AND ifNull(e.web_searches, 0) = 0"
+    counted = {name: f"ifNull(e.{name} + c.{name}, 0)" for name in COUNTS}
+    counted |= {name: f"toInt128(e.{name}) + c.{name}" for name in COSTS}
+    sums = ", ".join(f"sum({counted[name]}) AS sum_{name}" for name in (*COUNTS, *COSTS))
+    # Not sumIf: it is NULL of a condition that is NULL, which an unknown number of tokens makes.
+    shorts = ", ".join(
+        f"sum(if(ifNull({short}, 0), {counted.get(whole, 'toUInt64(1)')}, 0)) AS sum_{name}"
+        for name, whole in SHORT.items()
     )
-    return f"""INSERT INTO bursar.usage_hours (hour, generation, {", ".join((*_DIMENSIONS, *measures))})
+    added = ", ".join(f"sum({name}) AS {name}" for name in (*COUNTS, *COSTS))
+    tops = ", ".join(f"max(e.{name})" for name in TOPS)
+    columns = ", ".join((*DIMENSIONS, *MEASURES, *SHORT, *TOPS, "first_at", "last_at"))
+    return f"""INSERT INTO bursar.usage_hours (hour, generation, {columns})
 SELECT toStartOfHour(toDateTime(e.started_at, 'UTC')) AS of_hour, {generation}, {dimensions},
     countIf(e.outcome != 'refused'), countIf(e.outcome = 'refused'), countIf(e.outcome = 'upstream_error'),
     countIf(e.estimated),
     countIf(e.outcome NOT IN ('refused', 'not_sent', 'upstream_error') AND e.output_tokens IS NULL),
-    {counts}, {costs}, min(e.started_at), max(e.started_at)
-FROM (SELECT * FROM bursar.usage_events FINAL PREWHERE {_within(hours)}) AS e
+    {sums}, {shorts}, {tops}, min(e.started_at), max(e.started_at)
+FROM
+(
+    SELECT *, {", ".join(f"{value} AS {name}" for name, value in TOPS.items())}
+    FROM bursar.usage_events FINAL PREWHERE {_within(hours)}
+) AS e
 LEFT JOIN (SELECT request_id, {added} FROM bursar.corrections FINAL GROUP BY request_id) AS c
     ON c.request_id = e.request_id
-GROUP BY of_hour, {", ".join(f"e.{name}" for name in _DIMENSIONS)}"""
+GROUP BY of_hour, {", ".join(f"e.{name}" for name in DIMENSIONS)}"""
 
 
 def _latencies(hours: Sequence[int], generation: int) -> str:
-    names = ", ".join(_LATENCY_DIMENSIONS)
+    names = ", ".join(LATENCY_DIMENSIONS)
     return f"""INSERT INTO bursar.usage_latencies
 (hour, generation, {names}, latency_states, time_to_first_token_states)
 SELECT toStartOfHour(toDateTime(started_at, 'UTC')) AS of_hour, {generation}, {names},

@@ -54,6 +54,7 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     await analytics.command(_emptying(begins))
     # Sums of what was emptied count no more: hours are read request by request until they are summed up again.
     await analytics.command("TRUNCATE TABLE bursar.usage_hours_built")
+    await analytics.command("TRUNCATE TABLE bursar.usage_days_built")
     keep = FirstArrivals(analytics, time.time).keep
     writer = UsageWriter(analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch, keep=keep)
     count = 0

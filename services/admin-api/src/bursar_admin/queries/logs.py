@@ -8,10 +8,13 @@ of its request has overtaken drops out there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from bursar_admin.queries.criteria import TOKENS, Criteria
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span
+from bursar_admin.queries.sums import Question, relation
+from bursar_common.usage_sums import TOPS
 
 SORTS: Final = {
     "started_at": "toUnixTimestamp64Milli(started_at)",
@@ -60,14 +63,74 @@ def windows(span: Span, *, newest_first: bool) -> Iterator[Span]:
             edge = end
 
 
+TOP_OF: Final[dict[str, str]] = {
+    "cost": "top_cost_nusd", "list_cost": "top_list_cost_nusd", "tokens": "top_tokens", "latency_ms": "top_latency_ms"
+}  # fmt: skip
+"""``sort_by`` to the column of sums that has the highest value of one request."""
+assert set(TOP_OF.values()) == set(TOPS)
+MAX_HAUNTS: Final = 2_000
+"""Days of keys that are looked through for one page."""
+Haunt = tuple[str, str]
+"""A day of a key: what the table of requests is ordered by."""
+
+
+def haunts(question: Question, sort_by: str) -> tuple[str, dict[str, Any]]:
+    """Days of keys, of those that are summed up, by the highest value a request of theirs has."""
+    top = TOP_OF[sort_by]
+    summed = replace(question, plan=replace(question.plan, raw=()))
+    inner, parameters = relation(summed, ["virtual_key_id"], [top])
+    text = f"""SELECT toString(toDate(s.at)) AS day, toString(s.virtual_key_id) AS of_key, max(s.{top}) AS top FROM
+(
+{inner}
+) AS s GROUP BY day, of_key ORDER BY top DESC LIMIT {MAX_HAUNTS}"""
+    return text, parameters
+
+
+def nearest(found: Sequence[dict[str, Any]], after: tuple[int, str] | None, count: int) -> list[Haunt] | None:
+    """Of days found those that have the ``count`` requests of the highest values behind ``after``: each of the last
+    ``count`` has one as high as the lowest of them, and no other day has a higher one. Days with a value above
+    ``after`` can have some below it. None: too many to be known."""
+    above = sum(after is not None and row["top"] > after[0] for row in found)
+    if len(found) >= MAX_HAUNTS and (
+        len(found) <= above + count or found[above + count - 1]["top"] == found[-1]["top"]
+    ):
+        return None
+    # With ties: of requests of one value those of the highest ids come first, wherever they are.
+    least = found[above + count - 1]["top"] if len(found) >= above + count else -1
+    return [(row["day"], row["of_key"]) for row in found if row["top"] >= least]
+
+
 def candidates(
-    criteria: Criteria, span: Span, sort_by: str, *, descending: bool, after: tuple[int, str] | None, count: int
+    criteria: Criteria,
+    span: Span,
+    sort_by: str,
+    *,
+    descending: bool,
+    after: tuple[int, str] | None,
+    count: int,
+    only: tuple[Sequence[Haunt], Sequence[Span]] | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows.
+    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows. ``only``: in these days of
+    keys, and in these stretches of time.
 
     First only how far the value reaches, from its column alone; ids, which are wide, are read where it is in reach."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
     within, parameters = span.sql("range")
+    if only is not None:
+        days_of_keys, stretches = only
+        alternatives = [
+            "(toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
+            " (SELECT arrayJoin(arrayZip({haunt_days:Array(String)}, {haunt_keys:Array(String)})) AS place))"
+        ]
+        parameters |= {
+            "haunt_days": [day for day, _ in days_of_keys],
+            "haunt_keys": [key for _, key in days_of_keys],
+        }
+        for number, stretch in enumerate(stretches):
+            text, moments = stretch.sql(f"only{number}")
+            alternatives.append(f"({text})")
+            parameters |= moments
+        within += f" AND ({' OR '.join(alternatives)})"
     conditions, own = criteria.sql("f_", within)
     beyond, exact = list(conditions), list(conditions)
     nothing = "toInt64(0)"

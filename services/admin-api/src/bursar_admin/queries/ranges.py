@@ -95,11 +95,11 @@ class Hours:
     """Every hour that has requests is noted in usage_hours_touched."""
     open: frozenset[int]
     """Hours (Unix s) that have requests and no complete sums."""
-    without_short: frozenset[int]
-    """Hours whose sums, or what there is of them, hold no short answers."""
-    open_days: frozenset[int]
-    """Beginnings (Unix s) of UTC days that have requests and no complete sums of days."""
     corrected: bool
+    without_short: frozenset[int] = frozenset()
+    """Hours whose sums, or what there is of them, hold neither short answers nor highest values."""
+    open_days: frozenset[int] = frozenset()
+    """Beginnings (Unix s) of UTC days that have requests and no complete sums of days."""
 
 
 HOURS_QUERY: Final = f"""SELECT

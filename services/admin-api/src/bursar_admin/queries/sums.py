@@ -29,7 +29,7 @@ _OF_ONE: Final[dict[str, str]] = {
     "without_counts": (
         "toUInt64(u.outcome NOT IN ('refused', 'not_sent', 'upstream_error') AND u.output_tokens IS NULL)"
     ),
-    **{name: f"ifNull(u.{name}, 0)" for name in COUNTS},
+    **{name: f"toInt64(ifNull(u.{name}, 0))" for name in COUNTS},
     "cost_nusd": "toInt128(u.cost_nusd)",
     "list_cost_nusd": "toInt128(u.list_cost_nusd)",
 }
@@ -75,14 +75,16 @@ def relation(
     conditions += also
     parts: list[str] = []
     plan = question.plan
+    summed = [f"toInt64({name}) AS {name}" if SHORT.get(name, name) in COUNTS else name for name in measures]
     of_day, of_hour, of_request = _AT[at]
-    # Columns of sums are named as those of requests, and what they have not is not asked of them.
+    # Columns of sums are named as those of requests, and what they have not is not asked of them. Numbers of tokens are
+    # signed everywhere: corrections lower them, and the parts must be of one type.
     if plan.days is not None:
-        text, own = _days("bursar.usage_days", plan, [f"{of_day} AS at", *columns, *measures], conditions)
+        text, own = _days("bursar.usage_days", plan, [f"{of_day} AS at", *columns, *summed], conditions)
         parts.append(text)
         parameters |= own
     if plan.hours:
-        text, own = _hours("bursar.usage_hours", plan, [f"{of_hour} AS at", *columns, *measures], conditions)
+        text, own = _hours("bursar.usage_hours", plan, [f"{of_hour} AS at", *columns, *summed], conditions)
         parts.append(text)
         parameters |= own
     if plan.raw:

@@ -1,0 +1,328 @@
+"""Sums by hour and day say what the requests themselves say: at first, after late events, redeliveries and
+corrections, while sums are being made again and after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from multidict import MultiDict
+
+from bench import analytics_rows
+from bursar_admin.analytics import Analytics as Questions
+from bursar_admin.analytics import literal, read_rows
+from bursar_admin.books import Books
+from bursar_admin.insights import Insights
+from bursar_admin.projection import Projection
+from bursar_admin.queries.dimensions import dimension
+from bursar_admin.queries.filters import read_filters
+from bursar_admin.queries.ranges import Hours, Span, span_of
+from bursar_admin.sums import UsageSums
+from bursar_admin.usage import SumsKnown, UsageStore
+from bursar_aggregator.engine import Engine
+from bursar_aggregator.hours import HourSums
+from bursar_aggregator.migrations import load_migrations, migrate
+from bursar_common.analytics import Analytics
+
+ROWS = 3000
+DAYS = 3
+START_S = int(datetime(2026, 3, 1, 7, 30, tzinfo=UTC).timestamp())
+END_S = START_S + (DAYS + 1) * 86_400
+SETTINGS = {
+    "max_execution_time": "25",
+    "output_format_json_quote_64bit_integers": "1",
+    "session_timezone": "UTC",
+    "do_not_merge_across_partitions_select_final": "1",
+}
+
+
+class Asked:
+    """The admin API's client, without HTTP between."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def rows(self, sql: str, parameters: Any = None, settings: Any = None) -> list[dict[str, Any]]:
+        bound = {name: literal(value) for name, value in (parameters or {}).items()}
+        read = self.engine.read
+        answer = await asyncio.to_thread(
+            read, sql, "JSONCompact", database="bursar", settings=SETTINGS, parameters=bound, tag="test"
+        )
+        return read_rows(answer.body)
+
+
+class NothingKnown(SumsKnown):
+    """As if nothing was summed up: every question is answered from requests."""
+
+    async def now(self) -> Hours:
+        return Hours(False, frozenset(), True)
+
+
+class NoBooks:
+    async def find(self, _: str) -> None:
+        return None
+
+
+class People:
+    users: dict[str, Any] = {}  # noqa: RUF012
+    customers = teams = virtual_keys = users
+
+
+class Place:
+    def __init__(self, engine: Engine, writing: Analytics) -> None:
+        self.engine = engine
+        self.writing = writing
+        self.sums = HourSums(writing)
+        questions = cast("Questions", Asked(engine))
+        self.store = UsageStore(questions, cast("Projection", People()))
+        self.plain = UsageStore(questions, cast("Projection", People()))
+        self.plain._sums_known = NothingKnown(questions)
+
+    def insert(self, first: int, count: int) -> None:
+        self.engine.run_main(analytics_rows.insert_block(first, count, ROWS, START_S, DAYS), "Null")
+
+    async def settle(self) -> None:
+        """What was touched was so an hour ago; then sum up until nothing is due."""
+        self.engine.run_main(
+            "INSERT INTO bursar.usage_hours_touched (hour, touched_at) SELECT DISTINCT"
+            " toStartOfHour(toDateTime(started_at, 'UTC')), now64(3) - INTERVAL 1 HOUR FROM bursar.usage_events"
+            " UNION ALL SELECT toDateTime(0, 'UTC'), now64(3)",
+            "Null",
+        )
+        while await self.sums.look(settled_s=0):
+            pass
+
+    def age(self) -> None:
+        """All notes of hours, and buildings of sums, are an hour older."""
+        for table, column in (("usage_hours_touched", "touched_at"), ("usage_hours_built", "built_at")):
+            self.engine.run_main(f"CREATE TABLE bursar.aged AS bursar.{table}", "Null")
+            self.engine.run_main(
+                f"INSERT INTO bursar.aged SELECT * REPLACE ({column} - INTERVAL 1 HOUR AS {column})"
+                f" FROM bursar.{table}",
+                "Null",
+            )
+            self.engine.run_main(f"EXCHANGE TABLES bursar.aged AND bursar.{table}", "Null")
+            self.engine.run_main("DROP TABLE bursar.aged SYNC", "Null")
+
+    async def summed_again(self) -> None:
+        self.age()
+        while await self.sums.look():
+            pass
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr("bursar_aggregator.hours.HOURS_AT_ONCE", 24)
+    engine = Engine(tmp_path / "chdb")
+    writing = Analytics(f"chdb://{engine.path}")
+    place = Place(engine, writing)
+    asyncio.run(migrate(writing, load_migrations()))
+    place.insert(0, ROWS)
+    yield place
+    asyncio.run(writing.close())
+    engine.close()
+
+
+def filters(**given: str | list[str]) -> Any:
+    listed = [
+        (name.rstrip("_"), each)
+        for name, value in given.items()
+        for each in (value if isinstance(value, list) else [value])
+    ]
+    return read_filters(MultiDict(listed), [], timezone="")
+
+
+RANGES = {
+    "all": (START_S - 86_400, END_S),
+    "within a day": (START_S + 3 * 3600 + 17, START_S + 9 * 3600 + 1),
+    "odd ends": (START_S + 12_345, END_S - 100_000),
+}
+FILTERS: tuple[dict[str, str], ...] = (
+    {},
+    {"team": "team-7"},
+    {"user": "user-id-" + "7".rjust(28, "0")},
+    {"model": "claude-opus-4-6"},
+    {"project": "project-7"},
+    {"outcome": "interrupted"},
+    {"team": "team-3", "project": "project-33"},
+    {"cost_center": "cc-7"},
+    {"billing": "subscription", "model": "claude-opus-4-6"},
+)
+Asking = Callable[[UsageStore, Any, Span], Awaitable[Any]]
+
+
+def _asks() -> dict[str, Asking]:
+    def sums(store: UsageStore) -> UsageSums:
+        return UsageSums(store, cast("Books", NoBooks()))
+
+    def rank(by: str, metric: str = "list_cost") -> Asking:
+        return lambda store, wanted, span: sums(store).rankings(
+            wanted, span, span.before, dimension(by), sort_by=metric, descending=True, limit=100, offset=0
+        )
+
+    def course(interval: str, timezone: str, by: str = "") -> Asking:
+        return lambda store, wanted, span: sums(store).histogram(
+            wanted, span, interval=interval, timezone=timezone, metric="tokens",
+            by=dimension(by) if by else None, top=3,
+        )  # fmt: skip
+
+    def sessions(sort_by: str) -> Asking:
+        return lambda store, wanted, span: store.sessions(wanted, span, sort_by, descending=True, count=7, offset=2)
+
+    def values(by: str) -> Asking:
+        return lambda store, wanted, span: sums(store).values(wanted, span, dimension(by), "", 1000)
+
+    return {
+        "stats": lambda store, wanted, span: sums(store).stats(wanted, span, latency=False),
+        **{f"by {by}": rank(by) for by in ("team", "user", "model", "project", "key", "cost_center", "session")},
+        "by reason": rank("refused_by", "refused"),
+        "hours": course("hour", "UTC"),
+        "days": course("day", "UTC", "team"),
+        "days elsewhere": course("day", "America/New_York", "model"),
+        "days off the hour": course("day", "Asia/Kolkata"),
+        **{f"sessions by {name}": sessions(name) for name in ("cost", "list_cost", "tokens", "started_at")},
+        "values": values("environment"),
+        "insights": lambda store, wanted, span: Insights(store, cast("Books", NoBooks())).all(wanted, span),
+    }
+
+
+ASKS = _asks()
+
+
+def told(found: Any) -> Any:
+    """An answer without what is not part of it: in which order equal ones stand, and where sessions' requests are."""
+    if isinstance(found, dict):
+        return {name: told(value) for name, value in found.items() if name != "places"}
+    if isinstance(found, list | tuple):
+        return [told(each) for each in found]
+    return found
+
+
+async def compare(place: Place, only: tuple[str, ...] = ()) -> None:
+    """Every question under some of the filters, over the ranges in turn."""
+    ranges = list(RANGES.items())
+    for turn, name in enumerate(only or ASKS):
+        for number, given in enumerate(FILTERS[:2] if name == "insights" else FILTERS):
+            if name != "insights" and (turn + number) % 3:
+                continue
+            label, (from_s, to_s) = ranges[(turn + number) // 3 % len(ranges)]
+            asked = filters(from_=str(from_s), to=str(to_s), **given)
+            wanted, span = place.store.criteria(asked), span_of(asked, END_S * 1000)
+            summed = await ASKS[name](place.store, wanted, span)
+            plain = await ASKS[name](place.plain, wanted, span)
+            assert told(summed) == told(plain), (name, given, label)
+
+
+async def read_by_days(place: Place) -> tuple[int, int]:
+    """(days taken from sums of days, days that are not) of the whole range."""
+    span = Span((START_S // 86_400) * 86_400_000, END_S // 86_400 * 86_400_000)
+    question = await place.store.question(place.store.criteria(filters()), span, dimension("team"))
+    assert question.plan.days is not None
+    assert question.plan.cut == "team"
+    days = (question.plan.days.to_ms - question.plan.days.from_ms) // 86_400_000
+    return days - len(question.plan.open_days), len(question.plan.open_days)
+
+
+def twins(place: Place, day: str, what: str, sets: str) -> None:
+    """Further events of some requests of a day: like those that are there, but for ``sets``."""
+    place.engine.run_main(
+        f"INSERT INTO bursar.usage_events SELECT * REPLACE ({sets}) FROM bursar.usage_events FINAL"
+        f" WHERE toDate(started_at) = '{day}' AND {what}",
+        "Null",
+    )
+
+
+QUICK = ("by team", "days", "sessions by list_cost", "insights")
+
+
+async def test_sums_say_what_requests_say(place: Place) -> None:
+    twins(
+        place,
+        "2026-03-02",
+        "cityHash64(request_id) % 5 = 0",
+        "toUInt8(1) AS rank, 'expired' AS outcome, '' AS session_id",
+    )
+    await place.settle()
+    assert await read_by_days(place) == (DAYS + 1, 0)
+    await compare(place)
+
+
+async def test_what_comes_later_is_counted_at_once_and_once(place: Place) -> None:
+    await place.settle()
+    # Redelivered: the same events again, into hours that are then noted as they always are.
+    await touched(place, "2026-03-02")
+    twins(place, "2026-03-02", "1", "event_id AS event_id")
+    assert await read_by_days(place) == (DAYS, 1)
+    await compare(place, QUICK)
+    # A late event of one hour, and the truth about another request.
+    await touched(place, "2026-03-03")
+    twins(place, "2026-03-03", "toHour(started_at) = 5", "concat(request_id, '-late') AS request_id")
+    twins(place, "2026-03-03", "toHour(started_at) = 7", "list_cost_nusd + 5 AS list_cost_nusd, toUInt8(3) AS rank")
+    assert await read_by_days(place) == (DAYS - 1, 2)
+    await compare(place, QUICK)
+    await place.summed_again()
+    assert await read_by_days(place) == (DAYS + 1, 0)
+    await compare(place, QUICK)
+    # A correction touches the hours it is about, when the next look finds it.
+    place.engine.run_main(
+        "INSERT INTO bursar.corrections (correction_id, request_id, corrected_at, reason, cost_nusd, list_cost_nusd,"
+        " output_tokens) SELECT 'c1', request_id, now64(3), 'test', -7, -9, 3 FROM bursar.usage_events FINAL"
+        " WHERE toDate(started_at) = '2026-03-02' AND outcome = 'completed' LIMIT 20",
+        "Null",
+    )
+    await place.sums.look()
+    assert (await read_by_days(place))[1] >= 1
+    await compare(place, QUICK)
+    await place.summed_again()
+    assert await read_by_days(place) == (DAYS + 1, 0)
+    await compare(place, QUICK)
+
+
+async def touched(place: Place, day: str) -> None:
+    first = int(datetime.fromisoformat(f"{day}T00:00:00Z").timestamp())
+    hours = [first + hour * 3600 for hour in range(24)]
+    await place.writing.insert_columns("usage_hours_touched", ("hour",), ("DateTime('UTC')",), [hours])
+
+
+async def test_hours_of_a_former_release_are_summed_up_again(place: Place) -> None:
+    await place.settle()
+    place.engine.run_main(
+        "ALTER TABLE bursar.usage_hours_built UPDATE form = 0 WHERE 1 SETTINGS mutations_sync = 2", "Null"
+    )
+    place.engine.run_main("ALTER TABLE bursar.usage_hours UPDATE short_requests = 0, top_cost_nusd = 0 WHERE 1"
+                          " SETTINGS mutations_sync = 2", "Null")  # fmt: skip
+    assert (await read_by_days(place))[0] == 0
+    await compare(place, ("insights", "by team"))
+    await place.summed_again()
+    assert await read_by_days(place) == (DAYS + 1, 0)
+    await compare(place, ("insights", "by team"))
+
+
+async def test_pages_in_order_hold_every_request_once(place: Place) -> None:
+    await place.settle()
+    await touched(place, "2026-03-03")
+    twins(
+        place,
+        "2026-03-03",
+        "toHour(started_at) = 5",
+        "concat(request_id, '-late') AS request_id, 250 * rank AS latency_ms",
+    )
+    wanted = place.store.criteria(filters(team=["team-7", "team-3", "team-9"]))
+    span = Span(START_S * 1000 - 1, END_S * 1000)
+    (counted,) = await place.store.analytics.rows(
+        "SELECT uniqExact(request_id) AS rows FROM bursar.usage_events WHERE team IN ('team-7', 'team-3', 'team-9')"
+    )
+    for sort_by in ("cost", "tokens", "latency_ms", "started_at", "output_tokens"):
+        seen: list[tuple[int, str]] = []
+        while True:
+            after = seen[-1] if seen else None
+            page = await place.store.page(wanted, span, sort_by, descending=True, after=after, count=60)
+            seen += [(row["sort_value"], row["request_id"]) for row in page]
+            if len(page) < 60:
+                break
+        assert seen == sorted(set(seen), reverse=True), sort_by
+        assert len(seen) == counted["rows"], sort_by
