@@ -28,12 +28,12 @@ from bursar_common.wire import (
     GovernancePosition,
     KeyHash,
     Position,
-    decode_operations,
     decode_replies,
     encode,
 )
 from bursar_enforcer.app import Enforcer
 from bursar_enforcer.ledger import Ledger, Traced
+from bursar_enforcer.operations import decode_operations
 from bursar_enforcer.redis_connection import parse_address
 from tests.harness import RedisServer, ServiceProcess, eventually
 

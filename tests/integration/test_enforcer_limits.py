@@ -260,7 +260,7 @@ async def test_malformed_operations_are_invalid_and_harm_nobody_else(inside: Ins
     admitted = await inside.admit("r1")
     bad = type(admitted.hold[0])("n:b d:1:2", 1, 1)
     replies = await inside.batch(
-        Settle("r1", (bad,), Amounts(n=1), "completed"),
+        Settle("of another enforcer", (bad,), Amounts(n=1), "completed"),
         Settle("r1", admitted.hold, Amounts(n=-1), "completed"),
         inside.admit_of(""),
         inside.admit_of("r2", features=Features(text_bytes=1)),

@@ -8,7 +8,7 @@ and asked again, MAX_ATTEMPTS times.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import hiredis
 import msgspec
@@ -24,13 +24,11 @@ from bursar_common.wire import (
     Invalid,
     KeyHash,
     Ok,
-    Operation,
     Position,
     Refused,
     Release,
     Renew,
     Reply,
-    Settle,
     Unavailable,
 )
 from bursar_enforcer import redis_names
@@ -40,10 +38,11 @@ from bursar_enforcer.authorization import authorized
 from bursar_enforcer.bound import has_no_bound
 from bursar_enforcer.calls import Call
 from bursar_enforcer.chain import KeyPolicy, Way, refuse_key
-from bursar_enforcer.closing import Closings
+from bursar_enforcer.closing import Closings, Started
 from bursar_enforcer.decisions import AnyCall, CloseCall, admit_call
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.meter import Meter
+from bursar_enforcer.operations import Operation, Settle
 from bursar_enforcer.plan import Plan
 from bursar_enforcer.policy import Policy, Restoring
 from bursar_enforcer.redis_checks import UnsafeRedis
@@ -66,12 +65,12 @@ Answered: TypeAlias = Reply | msgspec.Raw
 """A reply, or one that is encoded already."""
 
 
-class Who(NamedTuple):
+class Who(msgspec.Struct, gc=False, frozen=True):
     header: str
     policy: KeyPolicy
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, gc=False, frozen=True):
     """One admission on its way to the script."""
 
     place: int
@@ -277,34 +276,37 @@ class Admission:
 
     def _admit_reply(self, asked: Asked, result: Any, replies: list[Answered | None]) -> bool:
         """Translate the script's answer; True: ask again with fresh policy or windows."""
-        place, admit, who, way, plan, amounts, running, bound_nusd = asked
+        place, admit, who, way, plan = asked.place, asked.admit, asked.who, asked.way, asked.plan
         kind = result[0] if isinstance(result, list) else b""
         if kind == b"admitted" or kind == b"refused":
             who.policy.changes = result[3]
         if kind == b"admitted":
-            self._closings.started(admit.request_id, running)
+            self._closings.started(admit.request_id, Started(asked.running, plan.ids))
             answer = way.answer
             if answer is None or answer.plan is not plan:
                 answer = way.answer = make_answer(way, plan, self._ttl_s)
             would = result[2]
-            replies[place] = answer.fill(amounts, who.header, bound_nusd, plan.counters[would - 1].id if would else "")
+            replies[place] = answer.fill(
+                asked.amounts, who.header, asked.bound_nusd, plan.counters[would - 1].id if would else ""
+            )
         elif kind == b"again":
-            self._closings.started(admit.request_id, running)
+            hold = read_hold(result[1])
+            self._closings.started(admit.request_id, Started(asked.running, tuple([entry.counter for entry in hold])))
             would = result[2]
             replies[place] = Admitted(
-                hold=read_hold(result[1]),
+                hold=hold,
                 header=who.header,
                 price_book_id=way.book.id,
                 route=way.route,
                 owners=way.owners,
                 ttl_s=self._ttl_s,
-                expected_nusd=amounts[0],
-                bound_nusd=bound_nusd,
+                expected_nusd=asked.amounts[0],
+                bound_nusd=asked.bound_nusd,
                 would_refuse=plan.counters[would - 1].id if would else "",
                 content=way.content,
             )
         elif kind == b"refused":
-            replies[place] = refusal(plan, result, amounts, way.owners, self.now_s())
+            replies[place] = refusal(plan, result, asked.amounts, way.owners, self.now_s())
         elif kind == b"stale":
             self._policy.forget(who.policy.key.id)
             return True

@@ -8,7 +8,8 @@ Figures are billed nano-dollars, rounded up.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from bursar_common.money import MAX_NUSD
 from bursar_common.pricing import US_ONLY_GEO, CompiledModel, PriceBook, RateCard, ScaledRates, token_cost
@@ -39,7 +40,7 @@ OUTPUT_AHEAD_TOKENS = 500
 in some seconds; renewals come every 10 s."""
 
 
-class Figures(NamedTuple):
+class Figures(msgspec.Struct, gc=False, frozen=True):
     """What a request holds: billed nano-dollars, and tokens without (``t``) and with (``T``) cache reads.
     ``expected_nusd <= bound_nusd``; under ``strict`` they are equal."""
 
@@ -78,7 +79,7 @@ def _bound_by(
     card: RateCard, book: PriceBook, model: CompiledModel, features: Features, max_tokens: int, strict: bool
 ) -> int:
     input_tokens = most_input_tokens(model, features, strict=strict)
-    rates = card.up_to(input_tokens)
+    rates = card.dearest[0][1] if len(card.dearest) == 1 else card.up_to(input_tokens)
     total = input_tokens * _dearest_input(rates, features) + _most_output(model, max_tokens) * rates.output
     if features.server_tools:
         total += _searches(features) * rates.web_search
@@ -112,10 +113,10 @@ def expected_nusd(
 
 def _expected_by(card: RateCard, book: PriceBook, expectation: Expectation) -> int:
     """:func:`~bursar_common.pricing.token_cost` of ``expectation.counts()``, billed."""
-    fresh, read, written, output, ttl_1h = expectation
-    rates = card.at(fresh + read + written)
-    total = fresh * rates.input + read * rates.cache_read + output * rates.output
-    total += written * (rates.cache_write_1h if ttl_1h else rates.cache_write_5m)
+    fresh, read, written = expectation.input_tokens, expectation.cache_read_tokens, expectation.cache_write_tokens
+    rates = card.tiers[0][1] if len(card.tiers) == 1 else card.at(fresh + read + written)
+    total = fresh * rates.input + read * rates.cache_read + expectation.output_tokens * rates.output
+    total += written * (rates.cache_write_1h if expectation.ttl_1h else rates.cache_write_5m)
     return min(book.billed_up_nusd(total), MAX_NUSD)
 
 

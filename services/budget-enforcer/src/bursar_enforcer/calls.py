@@ -12,6 +12,7 @@ from importlib import resources
 from typing import NamedTuple, TypeAlias
 
 import hiredis
+import msgspec
 
 from bursar_common.money import MAX_NUSD
 from bursar_common.wire import Amounts, HoldEntry
@@ -127,7 +128,7 @@ class Consumed(NamedTuple):
     outbox_sequence: int | str = ""
 
 
-class Settled(NamedTuple):
+class Settled(msgspec.Struct, gc=False, frozen=True):
     """One record of the usage topic for :func:`consume_call`. Without a request id it has no effect."""
 
     following: int

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from bursar_common.events import Usage
-from bursar_common.wire import Amounts, Closed, Invalid, Ok, Operation, Release, Renew, Reply, Settle, Unavailable
+from bursar_common.wire import Amounts, Closed, Invalid, Ok, Release, Renew, Reply, Unavailable
 from bursar_enforcer.answers import balances_of
 from bursar_enforcer.books import Books
 from bursar_enforcer.calls import (
@@ -26,6 +26,7 @@ from bursar_enforcer.calls import (
 from bursar_enforcer.decisions import CloseCall, close_call
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.learning import Learning
+from bursar_enforcer.operations import Operation, Settle, held_counters
 from bursar_enforcer.running import Running, followed_hold
 from bursar_enforcer.stored import read_hold
 
@@ -41,35 +42,48 @@ _NOTHING = Amounts()
 _OK = Ok()
 
 
+class Started(msgspec.Struct, gc=False, frozen=True):
+    """A request in flight that was admitted here."""
+
+    running: Running
+    counters: tuple[str, ...]
+    """Those of its hold, as Redis has it."""
+
+
 class Closings:
     """Prepares the script calls of requests already admitted, and reads their answers."""
 
     def __init__(self, books: Books, learning: Learning) -> None:
         self._books = books
         self._learning = learning
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, Started] = {}
 
     @property
     def learner(self) -> Learner:
         return self._learning.learner
 
-    def started(self, request_id: str, running: Running) -> None:
-        self._running[request_id] = running
+    def started(self, request_id: str, started: Started) -> None:
+        self._running[request_id] = started
         if len(self._running) > MAX_RUNNING:
             del self._running[next(iter(self._running))]
 
     def close(self, operation: Settle | Release) -> CloseCall | Reply:
         """The call, or the answer where there is nothing to call."""
-        counters = tuple([entry.counter for entry in operation.hold])
+        started = self._running.get(operation.request_id)
         try:
-            check_counters(counters)
+            if started is not None:
+                counters = started.counters
+            else:
+                counters = held_counters(operation.hold)
+                check_counters(counters)
             if type(operation) is Settle:
                 check_amounts(operation.amounts)
         except ValueError as error:
             return Invalid(str(error)[:200])
-        running = self._running.pop(operation.request_id, None)
+        if started is not None:
+            del self._running[operation.request_id]
         if type(operation) is Settle:
-            self._learning.from_settlement(operation, running.requested_model if running is not None else "")
+            self._learning.from_settlement(operation, started.running.requested_model if started is not None else "")
             return close_call(
                 operation.request_id,
                 RANK_RECORDED,
@@ -89,7 +103,8 @@ class Closings:
             event = _decode_usage(operation.event)
         except ValueError as error:  # msgspec's errors are ValueErrors
             return Invalid(str(error)[:200])
-        running = self._running.get(operation.request_id)
+        started = self._running.get(operation.request_id)
+        running = started.running if started is not None else None
         book = None
         if running is None and event.price_book_id:
             book = await self._books.find(event.price_book_id)
@@ -103,7 +118,7 @@ class Closings:
         if kind == b"closed_now":
             if type(operation) is not Settle or operation.quiet:
                 return _OK
-            return Ok(balances=balances_of(result, [entry.counter for entry in operation.hold]))
+            return Ok(balances=balances_of(result, held_counters(operation.hold)))
         if kind == b"kept":
             return _OK
         if kind == b"renewed":

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
 from bursar_common.wire import Amounts
 from bursar_enforcer import redis_names
 from bursar_enforcer.calls import SCRIPTS, Call, Consumed, bulk, bulks
 from bursar_enforcer.plan import Plan
-from bursar_enforcer.stored import halves, hold_value
+from bursar_enforcer.stored import hold_value
 
 MAX_OPERATIONS = 64
 """Operations of one script call, which nothing else in Redis interrupts: well below a millisecond."""
@@ -22,11 +24,12 @@ MAX_COUNTERS = 2_048
 
 _ADMIT, _CLOSE, _FROM_TOPIC = b"ACT"
 _ADMIT_RECORD = struct.Struct("<BH")
-_CLOSE_RECORD = struct.Struct("<BHBI64s")
+_CLOSE_RECORD = struct.Struct("<BHBI8d")
+_BILLION = 10**9
 _HOLD = redis_names.HOLD.encode()
 
 
-class AdmitCall(NamedTuple):
+class AdmitCall(msgspec.Struct, gc=False, frozen=True):
     plan: Plan
     request_id: bytes
     hold: bytes
@@ -43,7 +46,7 @@ class AdmitCall(NamedTuple):
         return self.plan.ids
 
 
-class CloseCall(NamedTuple):
+class CloseCall(msgspec.Struct, gc=False, frozen=True):
     """Settle (recorded), release or expire a hold; ``consumed`` is the record of the usage topic it came from."""
 
     request_id: bytes
@@ -170,8 +173,10 @@ def _pack(calls: Sequence[Decision], run_id: str, telling: bool) -> bytes:
         return number
 
     for call in calls:
+        request_id = call.request_id
+        hold_keys.append(b"$%d\r\n%b%b\r\n" % (len(_HOLD) + len(request_id), _HOLD, request_id))
         if type(call) is AdmitCall:
-            plan, request_id, hold, changes = call
+            plan, hold, changes = call.plan, call.hold, call.changes
             closing_only = False
             number = plans.get((id(plan), changes))
             if number is None:
@@ -183,15 +188,20 @@ def _pack(calls: Sequence[Decision], run_id: str, telling: bool) -> bytes:
             own_count += 1
         else:
             assert type(call) is CloseCall
-            request_id, rank, amounts, counters, ttl_s, consumed, tells = call
-            telling = telling or tells
-            charge = halves((amounts.n, amounts.t, amounts.T, amounts.r))
+            amounts, consumed = call.amounts, call.consumed
+            telling = telling or call.telling
             kind = _CLOSE if consumed is None else _FROM_TOPIC
-            records.append(_CLOSE_RECORD.pack(kind, chain_of(counters), 48 + rank, ttl_s, charge))
+            chain, rank = chain_of(call.counters), 48 + call.rank
+            n, t, tokens, r = amounts.n, amounts.t, amounts.T, amounts.r
+            if max(n, t, tokens, r) < _BILLION:
+                record = _CLOSE_RECORD.pack(kind, chain, rank, call.ttl_s, 0, n, 0, t, 0, tokens, 0, r)
+            else:
+                each = (divmod(n, _BILLION), divmod(t, _BILLION), divmod(tokens, _BILLION), divmod(r, _BILLION))
+                record = _CLOSE_RECORD.pack(kind, chain, rank, call.ttl_s, *[half for pair in each for half in pair])
+            records.append(record)
             if consumed is not None:
                 own.append(bulks(*consumed))
                 own_count += len(consumed)
-        hold_keys.append(b"$%d\r\n%b%b\r\n" % (len(_HOLD) + len(request_id), _HOLD, request_id))
     keys = 4 + len(numbers) + len(calls)
     arguments = 6 + 2 * len(chains) + 9 * len(plans) + own_count
     head = b"*%d\r\n" % (3 + keys + arguments)
@@ -200,11 +210,16 @@ def _pack(calls: Sequence[Decision], run_id: str, telling: bool) -> bytes:
     return b"".join(
         (
             head,
-            bulks("EVALSHA", sha, keys),
+            b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % sha.encode(),
+            bulk(b"%d" % keys),
             _COMMON_KEYS,
             *map(_counter_key, numbers),
             *hold_keys,
-            bulks(run_id, len(calls), len(chains), len(plans), "s" if telling else ""),
+            bulk(run_id.encode()),
+            bulk(b"%d" % len(calls)),
+            bulk(b"%d" % len(chains)),
+            bulk(b"%d" % len(plans)),
+            bulk(b"s" if telling else b""),
             bulk(b"".join(records)),
             *chain_items,
             *plan_items,

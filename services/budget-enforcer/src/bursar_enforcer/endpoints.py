@@ -19,12 +19,12 @@ from bursar_common.wire import (
     MAX_BATCH_OPERATIONS,
     PRICE_BOOK_PATH,
     STATE_PATH,
-    decode_operations,
     encode,
 )
 from bursar_enforcer.admission import Admission
 from bursar_enforcer.batch_server import BatchServer
 from bursar_enforcer.books import Books
+from bursar_enforcer.operations import decode_operations
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 from bursar_enforcer.tracing import now_ns, trace_batch

@@ -10,7 +10,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from typing import NamedTuple
+
+import msgspec
 
 from bursar_common.wire import UsageCounts
 
@@ -37,7 +38,7 @@ MAX_CONVERSATIONS = 20_000
 """Sessions x agents x models remembered: some 0.5 kB each; they matter for an hour at most."""
 
 
-class Expectation(NamedTuple):
+class Expectation(msgspec.Struct, gc=False, frozen=True):
     """Tokens by kind that a request is expected to use; ``ttl_1h``: cache writes are for an hour."""
 
     input_tokens: int
@@ -78,7 +79,7 @@ class Outputs:
         return self._sorted[rank - 1]
 
 
-class Conversation(NamedTuple):
+class Conversation(msgspec.Struct, gc=False, frozen=True):
     """The last answer of one agent of a session on one model."""
 
     cached_tokens: int

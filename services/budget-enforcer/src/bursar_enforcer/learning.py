@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from bursar_common.clock import Clock
-from bursar_common.wire import Settle, UsageCounts
+from bursar_common.wire import UsageCounts
 from bursar_enforcer.expectation import Learner
+from bursar_enforcer.operations import Settle
 from bursar_enforcer.usage_facts import AnyUsage
 
 MAX_RECENT = 20_000

@@ -24,10 +24,10 @@ from bursar_common.wire import (
     Release,
     Renew,
     Reserved,
-    Settle,
     Unavailable,
 )
 from bursar_enforcer.metrics import ANSWERS, BATCH, EXPIRED, OPERATIONS
+from bursar_enforcer.operations import Settle
 
 _OPERATIONS: dict[type[Any], str] = {
     Admit: "admit",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +16,7 @@ from bursar_enforcer.expectation import Expectation, Learner
 from bursar_enforcer.learning import counts_of
 
 
-class Running(NamedTuple):
+class Running(msgspec.Struct, gc=False, frozen=True):
     """What the first figures were made of. Kept in memory only: after a restart renewals never lower a hold."""
 
     book: PriceBook

@@ -12,7 +12,8 @@ import msgspec
 
 from bursar_common.spans import SERVER, Context, Span, read_context, told
 from bursar_common.tracing import Tracing, new_id
-from bursar_common.wire import Admit, Admitted, Operation, Refused, Reply
+from bursar_common.wire import Admit, Admitted, Refused, Reply
+from bursar_enforcer.operations import Operation
 
 
 def now_ns() -> int:

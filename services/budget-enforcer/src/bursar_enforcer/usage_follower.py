@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
+import msgspec
 import structlog
 
 from bursar_common.clock import Clock
@@ -50,7 +51,7 @@ MAX_STOPS = 3
 """Records of one batch that are closed one at a time, with the rest passed over again; after these all are closed."""
 
 
-class Read(NamedTuple):
+class Read(msgspec.Struct, gc=False, frozen=True):
     """A record as far as it was read: whose it is."""
 
     record: Settled
@@ -145,7 +146,7 @@ class UsageFollower:
 
     def _read(self, record: LogRecord) -> Read:
         following = record.offset + 1
-        if any(name == RETRY_HEADER for name, _ in record.headers):
+        if record.headers and any(name == RETRY_HEADER for name, _ in record.headers):
             # Set aside by the aggregator, not by us: the first copy was applied, or its request settled or expired.
             return Read(Settled(following), b"")
         try:
