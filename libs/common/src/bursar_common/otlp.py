@@ -7,6 +7,7 @@ Values of header variables are secrets: no message tells them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,10 @@ from bursar_common.spans import Value
 Signal = Literal["traces", "metrics"]
 Kind = Literal["http/protobuf", "grpc"]
 
+_HEADER_NAMES: dict[Kind, re.Pattern[str]] = {
+    "http/protobuf": re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
+    "grpc": re.compile(r"[0-9A-Za-z_.-]+"),
+}
 TIMEOUT_S = 10.0
 """One attempt to send, unless ``OTEL_EXPORTER_OTLP_TIMEOUT`` says otherwise."""
 
@@ -87,7 +92,8 @@ def destination(environ: Mapping[str, str], signal: Signal, ignored: list[str]) 
         ignored.append(name)
     headers_variable, headers_text = variable("HEADERS")
     headers, understood = read_pairs(headers_text)
-    if not understood:
+    allowed = {name.lower(): value for name, value in headers.items() if _HEADER_NAMES[kind].fullmatch(name)}
+    if not understood or len(allowed) < len(headers):
         ignored.append(headers_variable)
     parts = urlsplit(endpoint)
     secure = parts.scheme == "https"
@@ -105,7 +111,7 @@ def destination(environ: Mapping[str, str], signal: Signal, ignored: list[str]) 
         signal=signal,
         kind=kind,
         endpoint=endpoint,
-        headers=tuple((name.lower(), value) for name, value in headers.items()),
+        headers=tuple(allowed.items()),
         timeout_s=timeout_s,
         compress=text.lower() == "gzip",
         secure=secure,

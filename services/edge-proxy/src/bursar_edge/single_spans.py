@@ -28,10 +28,10 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 async def traced(tracing: Tracing, incoming: Incoming, answer: Callable[[Incoming], Awaitable[None]]) -> None:
     """Answer a request, and write its trace if it is one that is recorded; a paid request writes its own."""
-    kind = route(incoming.method, incoming.target).kind
     parent = read_context(incoming.headers.get("traceparent"), incoming.headers.get("tracestate"))
-    context = tracing.begin(parent) if kind in _ROUTES else None
-    if context is None:
+    context = tracing.begin(parent)
+    kind: Kind = "none" if context is None else route(incoming.method, incoming.target).kind
+    if context is None or kind not in _ROUTES:
         await answer(incoming)
         return
     trace = incoming.trace = RequestTrace(tracing, context, parent)
