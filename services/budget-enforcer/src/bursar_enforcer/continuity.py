@@ -29,7 +29,6 @@ from bursar_enforcer.calls import RENEWALS_PER_TTL, state_call
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.ledger import Ledger
 from bursar_enforcer.policy import Policy
-from bursar_enforcer.rebuild import delete_projection
 from bursar_enforcer.redis_checks import UnsafeRedis
 from bursar_enforcer.redis_connection import RedisUnavailable
 
@@ -192,7 +191,9 @@ class Continuity:
         """A rebuild died. Finish its deletion, then treat it as any loss."""
         log.warning("rebuild_abandoned", state=state)
         if state == "deleting":
-            await delete_projection(self._ledger)
+            from bursar_enforcer.deletion import delete_projection  # what that costs to import only a rebuild pays
+
+            await delete_projection(self._ledger.address, self._ledger.ca_file)
             await self._ledger.run([state_call("replay")])
         await self._ledger.run([state_call("lost")])
 

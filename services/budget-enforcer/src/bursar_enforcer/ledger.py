@@ -45,8 +45,8 @@ class Ledger:
     """One connection to Redis, made again when lost. ``on_reply`` sees the state after every script (tests, debug)."""
 
     def __init__(self, address: RedisAddress, *, ca_file: Path | None = None, on_reply: OnReply | None = None) -> None:
-        self._address = address
-        self._ca_file = ca_file
+        self.address = address
+        self.ca_file = ca_file
         self._on_reply = on_reply
         self._telling = on_reply is not None
         self._connection: RedisConnection | None = None
@@ -78,7 +78,7 @@ class Ledger:
             if now_s < self._try_again_at_s:
                 raise RedisUnavailable(self._why_not)
             try:
-                connection = await RedisConnection.open(self._address, ca_file=self._ca_file)
+                connection = await RedisConnection.open(self.address, ca_file=self.ca_file)
             except RedisUnavailable as error:
                 self._why_not = str(error)
                 self._try_again_at_s = asyncio.get_running_loop().time() + RECONNECT_PAUSE_S

@@ -23,6 +23,7 @@ from bursar_common.telemetry import configure_logging
 from bursar_enforcer import redis_names
 from bursar_enforcer.books import Books
 from bursar_enforcer.calls import RENEWALS_PER_TTL, state_call
+from bursar_enforcer.deletion import delete_projection
 from bursar_enforcer.expectation import Learner
 from bursar_enforcer.following import ends_of, reached
 from bursar_enforcer.learning import Learning
@@ -36,48 +37,10 @@ log = structlog.get_logger()
 
 LOCK_S = 30
 """Life of the sign that a rebuild is running; refreshed several times in it."""
-DELETE_BATCH = 500
-"""Keys deleted in one round trip: well below a millisecond for Redis."""
 
 
 class RebuildRunning(Exception):
     """Another rebuild holds the sign."""
-
-
-async def delete_projection(ledger: Ledger) -> int:
-    """Delete everything that is derived from the log. Returns how many keys. Raises RedisUnavailable."""
-    deleted = 0
-    for pattern in (redis_names.COUNTER + "*", redis_names.HOLD + "*"):
-        cursor = b"0"
-        while True:
-            cursor, found = (
-                await ledger.commands([("SCAN", cursor, "MATCH", _literal(pattern), "COUNT", DELETE_BATCH)])
-            )[0]
-            if found:
-                await ledger.commands([("UNLINK", *found)])
-                deleted += len(found)
-            if cursor == b"0":
-                break
-    fields = (await ledger.commands([("HKEYS", redis_names.POLICY)]))[0]
-    versions = [field for field in fields if not field.startswith(b"!")]
-    gone = (
-        redis_names.OPEN_HOLDS,
-        redis_names.ENDS,
-        redis_names.DOCUMENTS,
-        redis_names.HMACS,
-        redis_names.PROVIDERS,
-    )
-    commands: list[tuple[str | bytes, ...]] = [("UNLINK", *gone)]
-    for at in range(0, len(versions), DELETE_BATCH):
-        commands.append(("HDEL", redis_names.POLICY, *versions[at : at + DELETE_BATCH]))
-    # Raised, not deleted: what an enforcer keeps of the old policy must not look current.
-    commands.append(("HINCRBY", redis_names.POLICY, redis_names.PROVIDERS_VERSION, "1"))
-    await ledger.commands(commands)
-    return deleted
-
-
-def _literal(pattern: str) -> str:
-    return pattern.replace("{", "\\{").replace("}", "\\}")
 
 
 async def rebuild(ledger: Ledger, event_log: EventLog, clock: Clock, *, hold_ttl_s: int) -> dict[str, int]:
@@ -91,7 +54,7 @@ async def rebuild(ledger: Ledger, event_log: EventLog, clock: Clock, *, hold_ttl
         ends = {topic: await ends_of(event_log, topic) for topic in (GOVERNANCE_TOPIC, USAGE_TOPIC)}
         started_s = clock.monotonic_s()
         await ledger.run([state_call("delete")])
-        deleted = await delete_projection(ledger)
+        deleted = await delete_projection(ledger.address, ledger.ca_file)
         await ledger.run([state_call("replay")])
         projector = Projector(ledger, event_log, Books(ledger), clock)
         usage = UsageFollower(ledger, event_log, Learning(Learner(), clock), clock)
