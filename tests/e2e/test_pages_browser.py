@@ -493,6 +493,42 @@ def test_more_rows_come_by_cursor_and_as_a_file(world: World) -> None:
         tab.check()
 
 
+def test_a_table_ends_where_a_browser_would_be_slow_and_goes_on_as_a_page(world: World) -> None:
+    _, _, part = world.get("/fragments/logs/rows?range=7d&shown=480")
+    found = re.search(r"530 requests here.*?href=\"(/fragments[^\"]*|/[^\"]*)\"", part.decode(), re.S)
+    assert found is not None
+    query = found[1].replace("&amp;", "&").partition("?")[2]
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/logs?range=7d")
+        first = str(page.locator("tr[data-open]").nth(0).get_attribute("data-open"))
+        page = tab.open(f"/logs?{query}")
+        rows = page.locator("tr[data-open]")
+        expect(rows.first).to_be_visible()
+        assert first not in [row.get_attribute("data-open") for row in rows.all()]
+        # What is new is counted, not slid in above older ones.
+        world.ask()
+        expect(page.get_by_role("button", name=re.compile(r"^\d+ new$"))).to_be_visible(timeout=20_000)
+        page.get_by_role("link", name="Back to the newest").click()
+        page.wait_for_url(lambda url: "cursor" not in url)
+        tab.settled()
+        tab.check()
+
+
+def test_the_period_before_is_compared_to_where_the_switch_stands(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        for path in ("/", "/logs"):
+            page = tab.open(path)
+            switch = page.get_by_role("banner").get_by_role("switch", name="Compare")
+            expect(switch).to_have_attribute("aria-checked", "true")
+            assert page.locator("main .delta").count() > 0
+            switch.click()
+            page.wait_for_url(re.compile("compare=0"))
+            tab.settled()
+            expect(page.locator("main .delta")).to_have_count(0)
+            tab.check()
+        expect(page.get_by_role("banner").get_by_role("group", name="Time range")).to_be_visible()
+
+
 def test_any_table_is_saved_as_it_is_seen(world: World) -> None:
     with open_tab(world.browser, world.url) as tab:
         page = tab.open("/sessions")

@@ -357,6 +357,91 @@ def test_the_value_of_a_key_is_shown_once_and_its_curl_works(world: World) -> No
         tab.check()
 
 
+def test_budgets_of_a_keys_providers_are_set_on_its_form_and_changed_on_budgets(world: World) -> None:
+    world.api("POST", "/api/providers", {"name": "eu", "kind": "anthropic", "credential": "env:EU_KEY"})
+    made = world.api(
+        "POST", "/api/governance/virtual-keys",
+        {"name": "two-accounts", "team_id": world.ids["data-science"], "provider_configs": [
+            {"provider": "anthropic", "budget": {"max_limit": 20, "reset_duration": "1d"}}]},
+    )["virtual_key"]  # fmt: skip
+    api = f"/api/governance/virtual-keys/{made['id']}"
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/governance/keys/{made['id']}")
+        expect(field(page, "provider_configs[0].budgets[0].max_limit")).to_have_value("20")
+        page.get_by_role("button", name="Add a provider").click()
+        field(page, "provider_configs[1].provider").select_option("eu")
+        group = page.get_by_role("group", name="Provider", exact=True).nth(1)
+        group.get_by_role("button", name="Add a budget here").click()
+        expect(field(page, "provider_configs[1].budgets[0].max_limit")).to_be_focused()
+        field(page, "provider_configs[1].budgets[0].max_limit").fill("much")
+        group.get_by_role("button", name="Add a budget here").click()
+        field(page, "provider_configs[1].budgets[1].max_limit").fill("7")
+        field(page, "provider_configs[1].budgets[1].reset_duration").fill("1w")
+        tab.expected.append("status of 400")
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(beside(page, "provider_configs[1].budgets[0].max_limit")).to_contain_text("number")
+        # The provider in front goes: what is behind moves up with its budgets, in the page as in the body.
+        page.get_by_role("button", name="Remove this provider").first.click()
+        expect(field(page, "provider_configs[1].provider")).to_have_count(0)
+        expect(field(page, "provider_configs[0].budgets[1].max_limit")).to_have_value("7")
+        page.get_by_role("button", name="Add a budget here").click()
+        expect(field(page, "provider_configs[0].budgets[2].max_limit")).to_be_focused()
+        for _ in range(2):
+            page.get_by_role("group", name="Provider", exact=True).get_by_role(
+                "button", name="Remove this budget"
+            ).last.click()
+        field(page, "provider_configs[0].budgets[0].max_limit").fill("12.5")
+        for width in WIDTHS:
+            tab.look(width=width)
+            tab.check()
+        tab.look()
+        assert accessibility_faults(page) == []
+        page.locator("#configs").scroll_into_view_if_needed()
+        tab.screenshot("governance-key-providers-light")
+        saved(tab)
+        (config,) = world.api("GET", api)["virtual_key"]["provider_configs"]
+        assert [(each["max_limit"], each["reset_duration"]) for each in config["budgets"]] == [(12.5, "1M")]
+        assert config["provider"] == "eu"
+
+        page = tab.open(f"/budgets?key={made['id']}")
+        change = page.get_by_role("button", name="Change the budget of two-accounts on eu")
+        change.click()
+        page.get_by_label("Limit").fill("99")
+        page.get_by_label("Enforcement").select_option("observe")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("$99.00")).to_be_visible()
+        expect(page.locator(".pill", has_text="observe")).to_be_visible()
+        change.click()
+        page.get_by_label("Enforcement").select_option("standard")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator(".pill", has_text="observe")).to_have_count(0)
+        budget = world.api("GET", api)["virtual_key"]["provider_configs"][0]["budgets"][0]
+        assert (budget["id"], budget["max_limit"]) == (config["budgets"][0]["id"], 99)
+        assert budget["enforcement"] == "standard"
+        tab.check()
+
+
+def test_who_is_charged_each_month_is_not_deleted_and_leads_to_what_charges(world: World) -> None:
+    team = world.api("POST", "/api/governance/teams", {"name": "seated"})["team"]["id"]
+    fee = world.api(
+        "POST", "/api/finance/allocations",
+        {"name": "Seats", "kind": "fee", "amount": 25, "from_month": "2099-01",
+         "parts": [{"team_id": team, "seats": 3}]},
+    )["allocation"]["id"]  # fmt: skip
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/governance/teams/{team}")
+        expect(page.get_by_text("1 allocation names it and must end or be deleted first.")).to_be_visible()
+        page.get_by_label(re.compile("to delete it")).fill("seated")
+        tab.expected.append("status of 409")
+        page.get_by_role("button", name="Delete this team").click()
+        way = page.get_by_role("form", name="Delete seated").get_by_role("alert").last
+        expect(way).to_contain_text("named by what is charged each month")
+        expect(way.get_by_role("link", name="Seats")).to_have_attribute("href", f"/finance/allocations/{fee}")
+        way.get_by_role("link", name="Seats").click()
+        page.wait_for_url(re.compile(f"/finance/allocations/{fee}"))
+        tab.check()
+
+
 def test_a_budget_says_what_it_would_have_refused(world: World) -> None:
     with open_tab(world.browser, world.url) as tab:
         page = tab.open(f"/governance/keys/{world.ids['key']}")

@@ -106,7 +106,7 @@ async def test_the_csv_and_the_page(finance: Finance) -> None:
     assert said["statement_sha256"] in html
     assert said["made_from"]["checksum"] in html
     assert "not final" in html
-    status, listed, _ = await finance.admin.call("GET", "/finance?month=2026-11", headers={"Accept": "text/html"})
+    status, listed, _ = await finance.admin.call("GET", "/fragments/finance/2026-11", headers={"Accept": "text/html"})
     assert (status, f"/finance/statements/{team}/2026-11" in listed, HOSTILE in listed) == (200, True, False)
 
 

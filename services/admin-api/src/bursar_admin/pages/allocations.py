@@ -10,8 +10,9 @@ from aiohttp import web
 
 from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field
+from bursar_admin.pages.budgets import whole_number
 from bursar_admin.pages.frame import Frame, View
-from bursar_admin.pages.governance import checked_query, choices, whole_number
+from bursar_admin.pages.governance import checked_query, choices
 from bursar_admin.pages.statements import ACTIVE, tabs
 from bursar_admin.projection import Projection
 from bursar_admin.routes import Route

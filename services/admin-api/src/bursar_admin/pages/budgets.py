@@ -25,6 +25,8 @@ ATTENTION = "attention"
 """Value of ``show`` in the URL: only budgets that are spent, nearly so or going to be."""
 NEAR = 0.8
 """Part of a limit from which on a budget is marked."""
+OWNERS_SHOWN = 200
+"""Customers and teams of one page of the tree: what a browser lays out at once, and again when figures change."""
 KEYS_SHOWN = 100
 """Keys of one owner that are shown at once; the rest is asked for."""
 
@@ -104,6 +106,10 @@ class Owner:
         return any(line.wants_attention for line in self.lines)
 
 
+def whole_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
 def seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
 
@@ -180,6 +186,20 @@ def attentive(owners: list[Owner]) -> list[Owner]:
     return found
 
 
+def cut(owners: list[Owner], offset: int, most: int) -> tuple[list[Owner], int]:
+    """One page of the tree, and how many customers and teams the whole has. A customer whose teams stand on several
+    pages stands above them on each."""
+    found: list[Owner] = []
+    at = 0
+    for each in owners:
+        first, at = at, at + 1 + len(each.children)
+        if at <= offset or first >= offset + most:
+            continue
+        children = each.children[max(0, offset - first - 1) : max(0, offset + most - first - 1)]
+        found.append(replace(each, children=children))
+    return found, at
+
+
 def marks(owners: list[Owner]) -> dict[str, int]:
     """How many budgets are in which state."""
     lines = [line for each in owners for one in (each, *each.children) for line in one.lines]
@@ -234,9 +254,11 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
 
     def shown(view: View, owners: list[Owner], loose: int) -> web.Response:
         only = view.query.get("show") == ATTENTION
-        listed = attentive(owners) if only else owners
+        offset = whole_number(view.query.get("offset", ""))
+        listed, total = cut(attentive(owners) if only else owners, offset, OWNERS_SHOWN)
         return frame.fragment(
-            view, "parts/budget_tree.html", owners=listed, loose=0 if only else loose, only=only,
+            view, "parts/budget_tree.html", owners=listed, loose=0 if only or offset else loose, only=only,
+            offset=offset, total=total, page=OWNERS_SHOWN,
             nobody=not owners and not loose, marks=marks(owners), colours=_colours(view),
         )  # fmt: skip
 

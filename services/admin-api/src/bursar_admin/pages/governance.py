@@ -15,7 +15,7 @@ from bursar_admin.closing import in_the_way
 from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field, not_found
 from bursar_admin.pages.api import everything
-from bursar_admin.pages.budgets import Line, lines_of
+from bursar_admin.pages.budgets import Line, lines_of, whole_number
 from bursar_admin.pages.frame import CARRIED, Frame, View
 from bursar_admin.projection import provider_key
 from bursar_admin.routes import Route
@@ -171,10 +171,6 @@ def cents(rate: str) -> str:
     """A rate with at least two decimals: ``2.7`` as ``2.70``, ``0.0875`` as it is."""
     whole, _, decimals = rate.partition(".")
     return f"{whole}.{decimals.ljust(2, '0')}"
-
-
-def whole_number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def routes(desk: Desk, frame: Frame) -> list[Route]:

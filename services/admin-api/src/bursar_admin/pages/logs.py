@@ -20,6 +20,8 @@ from bursar_admin.routes import Route
 
 ROWS = 50
 """Of one page of the table; more come when its end is reached."""
+MOST_ROWS = 500
+"""Of a table: what a browser lays out again at once while one scrolls. Further ones are a page of their own."""
 STRIP_HOURS = 8 * 24
 """Longest span whose requests are counted by hour above the table; longer ones by day."""
 CHOICES = 200
@@ -27,7 +29,7 @@ CHOICES = 200
 CSV_ROWS = 10_000
 """Most rows of a CSV file; the REST API gives more, in pieces."""
 SPAN_NAMES = ("range", "from", "to")
-OWN = ("sort_by", "order", "cursor", "request", "compare")
+OWN = ("sort_by", "order", "cursor", "request", "compare", "shown")
 """Parameters of the page that are no filters."""
 
 
@@ -173,6 +175,12 @@ def question(view: View) -> dict[str, Any]:
     }
 
 
+def shown_so_far(view: View) -> int:
+    """Rows that stand above the ones that are asked for."""
+    text = view.query.get("shown", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+
+
 def csv_link(view: View) -> str:
     """What the page shows, as a file of the REST API."""
     asked = {name: value for name, value in question(view).items() if name != "cursor"}
@@ -202,14 +210,17 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
             return f"{at.day} {at:%b, %H:%M}" if hourly else f"{at:%a} {at.day} {at:%b}"
 
         hourly = asked["to"] - span.start_s <= STRIP_HOURS * 3600
+        compared: dict[str, Any] = {}
+        if view.compare:
+            compared = {"previous_from": span.before_start_s, "previous_to": span.before_end_s}
         course = {**asked, "interval": "hour" if hourly else "day", "timezone": view.timezone}
         stats, served, refused = await asyncio.gather(
-            view.api.get("/api/logs/stats", {**asked, "latency": "false"}),
+            view.api.get("/api/logs/stats", {**asked, **compared, "latency": "false"}),
             view.api.get("/api/logs/histogram", {**course, "metric": "requests"}),
             view.api.get("/api/logs/histogram", {**course, "metric": "refused"}),
         )
         return frame.fragment(
-            view, "parts/log_summary.html", stats=stats["stats"], hourly=hourly,
+            view, "parts/log_summary.html", stats=stats["stats"], before=stats["previous"], hourly=hourly,
             bars=bars(served, refused, asked["to"]), moment=moment,
         )  # fmt: skip
 
@@ -222,8 +233,10 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def rows(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         answer = await view.api.get("/api/logs", {**question(view), "limit": ROWS})
+        records = records_of(answer)
         return frame.fragment(
-            view, "parts/log_rows.html", records=records_of(answer), cursor=answer.get("next_cursor"), columns=COLUMNS,
+            view, "parts/log_rows.html", records=records, cursor=answer.get("next_cursor"), columns=COLUMNS,
+            shown=shown_so_far(view) + len(records), most=MOST_ROWS,
             first=not request.query.get("cursor"), filtered=bool(chips(view) or view.scope),
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bursar_admin.desk import Desk
 from bursar_admin.pages.frame import Frame
-from bursar_admin.pages.logs import Column, chips, filters
+from bursar_admin.pages.logs import MOST_ROWS, Column, chips, filters, shown_so_far
 from bursar_admin.pages.numbers import colours
 from bursar_admin.routes import Route
 
@@ -115,6 +115,8 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
             cursor=answer["next_cursor"],
             columns=COLUMNS,
             first=not view.query.get("cursor"),
+            shown=shown_so_far(view) + len(answer["sessions"]),
+            most=MOST_ROWS,
         )
 
     async def one(request: web.Request) -> web.StreamResponse:

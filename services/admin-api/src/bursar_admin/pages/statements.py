@@ -37,25 +37,26 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
     async def finance(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         now_ms = desk.clock.now_ms()
-        month = read_month(view.query.get("month") or months_back(now_ms)[0], now_ms)
+        months = months_back(now_ms)
+        month = read_month(view.query.get("month") or months[0], now_ms)
+        return frame.shell(
+            view, ACTIVE, "finance.html", "Statements", tabs=tabs(view), month=month, months=months,
+            whole=f"/fragments/finance/{month}",
+        )  # fmt: skip
+
+    async def sums(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        now_ms = desk.clock.now_ms()
+        month = read_month(request.match_info["month"], now_ms)
         answer = await view.api.get("/api/finance/statements", {"month": month})
         closes = {close["month"]: close for close in (await view.api.get("/api/finance/closes"))["closes"]}
-        return frame.shell(
-            view,
-            ACTIVE,
-            "finance.html",
-            "Statements",
-            tabs=tabs(view),
-            month=month,
-            months=months_back(now_ms),
-            state=answer["state"],
-            teams=answer["teams"],
-            billed=sum(team["billed_nusd"] for team in answer["teams"]),
-            listed=sum(team["list_nusd"] for team in answer["teams"]),
-            requests=sum(team["requests"] for team in answer["teams"]),
-            close=closes.get(month),
+        teams = answer["teams"]
+        return frame.fragment(
+            view, "parts/finance_month.html", month=month, state=answer["state"], teams=teams,
+            billed=sum(team["billed_nusd"] for team in teams), listed=sum(team["list_nusd"] for team in teams),
+            requests=sum(team["requests"] for team in teams), close=closes.get(month),
             over=now_ms >= month_bounds_ms(month)[1],
-        )
+        )  # fmt: skip
 
     async def statement(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
@@ -74,5 +75,6 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
 
     return [
         Route("GET", "/finance", finance, "finance_page", "Statements of a month."),
+        Route("GET", "/fragments/finance/{month}", sums, "finance_month", "What each team is charged in it."),
         Route("GET", "/finance/statements/{team}/{month}", statement, "statement_page", "One team's statement."),
     ]

@@ -15,6 +15,7 @@ const panel = document.getElementById("panel");
 const pill = document.querySelector("[data-new]");
 const pauseButton = document.querySelector("[data-pause]");
 const live = document.querySelector("[data-live]");
+// Rows that begin elsewhere than with the newest: new ones are counted, not shown.
 const sorted = box.dataset.sorted !== "";
 let waiting = 0;
 let paused = false;
@@ -76,7 +77,7 @@ async function refresh() {
     if (older.length) found.querySelector("tr.more")?.remove();
     body.replaceChildren(...found.children, ...older);
     window.htmx.process(body);
-    dress(body);
+    writeTimes(body);
     waiting = 0;
     showWaiting();
     summarise();
@@ -220,11 +221,9 @@ document.addEventListener("keydown", (event) => {
 
 const boxes = [...document.querySelectorAll("[data-columns] input")];
 
-function dress(root) {
-  for (const choice of boxes) {
-    for (const cell of root.querySelectorAll(`[data-col="${choice.value}"]`)) cell.hidden = !choice.checked;
-  }
-  writeTimes(root);
+/** By a class of the box: rows that come later are dressed already. */
+function dress() {
+  for (const choice of boxes) box.classList.toggle(`no-${choice.value}`, !choice.checked);
 }
 
 try {
@@ -234,15 +233,14 @@ try {
 for (const choice of boxes) {
   choice.addEventListener("change", () => {
     localStorage.setItem(COLUMNS_KEPT, JSON.stringify(boxes.filter((each) => each.checked).map((each) => each.value)));
-    dress(box);
+    dress();
   });
 }
-document.addEventListener("htmx:afterSettle", () => dress(box));
 // What stands there when a row is replaced by later ones.
 document.addEventListener("htmx:afterSwap", () => {
   if (panel.dataset.request) select(rows().find((row) => row.dataset.open === panel.dataset.request));
 });
-dress(box);
+dress();
 state("off");
 listen();
 if (panel.dataset.request) open(panel.dataset.request);

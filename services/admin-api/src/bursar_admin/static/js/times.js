@@ -6,8 +6,11 @@ const DATE = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short"
 const MOMENT = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
 const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
 
 function written(then, how, now) {
+  // Of a list of requests: what is an hour old is told apart by its clock only.
+  if (how === "row") return now - then < HOUR_MS ? ago(then, now) : written(then, "clock", now);
   if (how === "clock") return now - then < DAY_MS ? CLOCK.format(then) : MOMENT.format(then);
   if (how === "date") return DATE.format(then);
   if (how === "moment") return MOMENT.format(then);
