@@ -97,6 +97,14 @@ class Settings(BaseModel):
     usage_retention_days: int = Field(400, ge=1, le=36500)
     """Days that Kafka keeps usage events, by ``bursar topics apply`` and by the check at start. The SQLite log keeps
     them for ever."""
+    usage_storage_policy: str = Field("", pattern="^[A-Za-z0-9_-]{0,64}$")
+    """Aggregator with a ClickHouse server: storage policy of the table of requests, from the server's configuration.
+    Empty: as it is."""
+    usage_cold_days: int = Field(0, ge=0, le=36500)
+    """Aggregator with a ClickHouse server: days after which requests move to ``BURSAR_USAGE_COLD_VOLUME``; they stay
+    readable. 0: they are not moved."""
+    usage_cold_volume: str = Field("", pattern="^[A-Za-z0-9_-]{0,64}$")
+    """Aggregator: the volume of the table's storage policy that older requests move to."""
     content_retention_days: int = Field(30, ge=1, le=3650)
     """Aggregator: days that ClickHouse keeps stored prompts and answers (which are stored only where content is on)."""
     content_topic_days: int = Field(7, ge=1, le=3650)

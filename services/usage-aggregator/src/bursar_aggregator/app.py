@@ -18,6 +18,7 @@ from bursar_aggregator.hours import HourNotes, sum_up_hours
 from bursar_aggregator.log_worker import LogWorker
 from bursar_aggregator.migrations import SchemaMismatch
 from bursar_aggregator.people import follow_people
+from bursar_aggregator.tiering import check_tiering, set_tiering
 from bursar_aggregator.writer import InsertRefused, UsageWriter
 from bursar_common.analytics import AnalyticsRefused
 from bursar_common.clock import SystemClock
@@ -35,6 +36,7 @@ def main() -> int:
     try:
         settings = load_settings(os.environ)
         configure_logging(SERVICE, settings.log_level)
+        check_tiering(settings)
         if settings.kafka_bootstrap:
             from bursar_aggregator.faust_app import run_faust
 
@@ -80,6 +82,7 @@ async def serve_one_machine(settings: Settings) -> int:
         figures.export(stack)
         await until_migrated(analytics, event_log, health, stop)
         if not stop.is_set():
+            await set_tiering(analytics, settings)
             follow_people(analytics, event_log, stack)
             follow_books(analytics, event_log, stack)
             sum_up_hours(analytics, stack)

@@ -34,6 +34,7 @@ from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.hours import HourNotes, sum_up_hours
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.people import follow_people
+from bursar_aggregator.tiering import set_tiering
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
 from bursar_common.clock import SystemClock
 from bursar_common.eventlog import open_log
@@ -184,6 +185,7 @@ async def serve_faust(settings: Settings) -> int:
         await until_migrated(analytics, event_log, health, stop)
         if stop.is_set():
             return 0
+        await set_tiering(analytics, settings)
         probing = asyncio.ensure_future(probe.run())
         stack.callback(probing.cancel)
         follow_people(analytics, event_log, stack)
