@@ -502,8 +502,30 @@ async def test_with_its_memory_full_redis_admits_nothing_and_still_takes_money_b
     assert "OOM" in full.why
     (settled,) = await inside.batch(Settle("r1", admitted.hold, Amounts(n=5, r=1), "completed"))
     assert {(balance.spent, balance.held) for balance in settled.balances} == {(5, 0)}
+    # In one batch, which Redis refuses as a whole: each operation is then asked by itself.
+    replies = await inside.batch(
+        inside.admit_of("r2"), Settle("unheard", admitted.hold, Amounts(n=2), "completed"), inside.admit_of("r3")
+    )
+    assert [type(reply).__name__ for reply in replies] == ["Unavailable", "Ok", "Unavailable"]
+    assert {balance.spent for balance in replies[1].balances} == {7}
     inside.redis.command("CONFIG", "SET", "maxmemory", "0")
     assert isinstance(await inside.admit("r2"), Admitted)
+
+
+async def test_an_operation_no_script_can_read_harms_none_beside_it(inside: Inside) -> None:
+    """Whatever makes the script of a whole batch fail, nothing of it happened, and the others are asked again."""
+    first = await inside.admit("r1")
+    inside.redis.command("SET", redis_names.COUNTER + "n:torn:1:99999999999", "torn")
+    torn = (HoldEntry("n:torn:1:99999999999", 1, 1),)
+    replies = await inside.batch(
+        inside.admit_of("r2"),
+        Settle("of another enforcer", torn, Amounts(n=1), "completed"),
+        inside.admit_of("r3"),
+        Settle("r1", first.hold, Amounts(n=5, r=1), "completed"),
+    )
+    assert [type(reply).__name__ for reply in replies] == ["Admitted", "Unavailable", "Admitted", "Ok"]
+    spent_after = {(balance.spent, balance.open_holds) for balance in await inside.balances(*counters_of(first))}
+    assert spent_after == {(5, 2)}
 
 
 async def test_records_the_log_no_longer_has_are_passed_over(inside: Inside) -> None:

@@ -17,8 +17,9 @@ from bursar_enforcer.calls import SCRIPTS, Call, Consumed, bulk, bulks
 from bursar_enforcer.plan import Plan
 from bursar_enforcer.stored import hold_value
 
-MAX_OPERATIONS = 64
-"""Operations of one script call, which nothing else in Redis interrupts: well below a millisecond."""
+MAX_OPERATIONS = 32
+"""Operations of one script call, which nothing else in Redis interrupts: about a millisecond with a dozen counters
+each."""
 MAX_COUNTERS = 2_048
 """Counters its operations name, all together; more operations go into the next call."""
 

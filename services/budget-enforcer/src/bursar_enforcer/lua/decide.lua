@@ -19,6 +19,7 @@
 -- Modes: s standard, S strict, o observe, t tokens, T with cache reads, r requests. Ceiling: limit + max_overshoot.
 -- Reply: changes of the policy, then a reply for each operation; a number where all is as usual (of an admission: the
 -- first counter that would refuse if it did more than observe, or 0).
+local HUGE = math.huge
 local run_id, count = ARGV[1], tonumber(ARGV[2])
 local telling, records, argument = ARGV[5] == 's', ARGV[6], 7
 local first_hold = #KEYS - count     -- key before those of the holds
@@ -33,13 +34,13 @@ local now_s = tonumber(time[1])
 
 local key_of, existed = {}, {}
 local S, H, E, O, P, F = {}, {}, {}, {}, {}, {}  -- spent, held, exposed, open holds, promised, flags
-local wides = {}                                 -- those with a larger amount, as twelve numbers
+local wides = {}                                 -- those with a larger amount, as twelve numbers; their S is infinite
 local touched, is_touched = {}, {}
 
 local function take(j, key, value)
   key_of[j], existed[j] = key, value and true
   if value and #value ~= SMALL_BYTES then
-    wides[j] = wide(value)
+    wides[j], S[j], H[j], E[j], O[j], P[j], F[j] = wide(value), HUGE, 0, 0, 0, 0, 0
   elseif value then
     S[j], H[j], E[j], O[j], P[j], F[j] = unpacked(SMALL, value)
   else
@@ -68,7 +69,7 @@ end
 local function put(j, w)
   touch(j)
   if is_large(w) then
-    wides[j] = w
+    wides[j], S[j] = w, HUGE
   else
     wides[j] = nil
     S[j], H[j], E[j] = w[1] * BILLION + w[2], w[3] * BILLION + w[4], w[5] * BILLION + w[6]
@@ -93,8 +94,14 @@ end
 -- ---- what is read
 
 -- That many doubles in a row.
+local layouts = {}
 local function doubles(count, text, at)
-  if count <= 2 * CHUNK then return {unpacked('<' .. string.rep('d', count), text, at)} end
+  local layout = layouts[count]
+  if not layout and count <= 2 * CHUNK then
+    layout = '<' .. string.rep('d', count)
+    layouts[count] = layout
+  end
+  if layout then return {unpacked(layout, text, at)} end
   local out = {}
   for k = 1, count do out[k], at = unpacked('<d', text, at) end
   return out
@@ -121,11 +128,14 @@ end
 local plans = {}
 for p = 1, tonumber(ARGV[4]) do
   local modes, sure = ARGV[argument + 6], ARGV[argument + 7]
+  local sure_of = doubles(2 * #modes, sure, 1)
+  local surely = {}                -- beyond these the short way does not tell
+  for k = 1, 2 * #modes do surely[k] = math.min(sure_of[k], EXACT) end
   plans[p] = {
     chain = chains[unpacked('<H', ARGV[argument])], known = ARGV[argument + 1],
     ids = ARGV[argument + 2], versions = ARGV[argument + 3],
     from = tonumber(ARGV[argument + 4]), till = tonumber(ARGV[argument + 5]),
-    modes = modes, sure = doubles(2 * #modes, sure, 1), limits = ARGV[argument + 8],
+    modes = modes, sure = sure_of, surely = surely, limits = ARGV[argument + 8],
   }
   argument = argument + 9
 end
@@ -190,6 +200,36 @@ local function is_stale(plan)
   return plan.stale
 end
 
+-- The first operation on a chain's counters.
+local function begin(chain)
+  chain.begun = true
+  for _, j in ipairs(chain.numbers) do touch(j) end
+end
+
+-- The usual case: plenty of room on every counter, and only small figures. False: nothing was changed.
+local function admit_short(plan, amounts)
+  local chain, surely = plan.chain, plan.surely
+  local numbers, S, H, E, O, P = chain.numbers, S, H, E, O, P
+  for k = 1, #numbers do
+    local j, a = numbers[k], 2 * k
+    local s = S[j]
+    if s + H[j] + amounts[a - 1] >= surely[a - 1] or s + E[j] + amounts[a] >= surely[a] then return false end
+  end
+  if not chain.begun then begin(chain) end
+  for k = 1, #numbers do
+    local j, a = numbers[k], 2 * k
+    local held = H[j] + amounts[a - 1]
+    H[j], E[j], O[j], P[j] = held, E[j] + amounts[a], O[j] + 1, S[j] + held
+  end
+  if not chain.admitted then
+    chain.admitted = true
+    for _, j in ipairs(numbers) do
+      if F[j] < ADMITTED then F[j] = F[j] + ADMITTED end
+    end
+  end
+  return true
+end
+
 local function admit(plan, key, hold)
   local chain = plan.chain
   local numbers = chain.numbers
@@ -203,6 +243,11 @@ local function admit(plan, key, hold)
   local small = byte(hold, 2) == 49
   local at = find(hold, '\n', 1, true) + 1
   local amounts = small and doubles(2 * #numbers, hold, at)
+  if amounts and admit_short(plan, amounts) then
+    holds[key], renewed[key] = hold, hold
+    if telling then return {'admitted', '', 0, changes, told(numbers)} end
+    return 0
+  end
   local sure = plan.sure
   local reserved, would, full = 0, 0, 0
   local after                                    -- those that are, or become, wide
@@ -259,7 +304,7 @@ local function admit(plan, key, hold)
     if w then
       put(j, w)
     else
-      if not is_touched[j] then touch(j) end
+      touch(j)
       local held = H[j] + amounts[2 * k - 1]
       H[j], E[j], O[j], P[j] = held, E[j] + amounts[2 * k], O[j] + 1, S[j] + held
       if F[j] < ADMITTED then F[j] = F[j] + ADMITTED end
@@ -294,6 +339,26 @@ local function remember(key, rank, ttl, amounts, chain)
   closed[key], renewed[key], soon[key] = ttl, nil, nil
 end
 
+-- The usual case: an open hold, charged to the very counters it names, all figures small. False: nothing was changed.
+local function close_short(kept, chain, n, t, T, r)
+  local numbers, units = chain.numbers, chain.units
+  local C = #numbers
+  local stop = find(kept, '\n', C + 5, true)
+  if stop ~= C + 5 + #chain.names or find(kept, chain.names, C + 5, true) ~= C + 5 then return false end
+  local S, H, E, O, charge = S, H, E, O, {n, t, T, r}
+  for k = 1, C do
+    local j = numbers[k]
+    if S[j] + charge[units[k]] >= EXACT or O[j] < 1 then return false end
+  end
+  if not chain.begun then begin(chain) end
+  local old = doubles(2 * C, kept, stop + 1)
+  for k = 1, C do
+    local j, a = numbers[k], 2 * k
+    S[j], H[j], E[j], O[j] = S[j] + charge[units[k]], H[j] - old[a - 1], E[j] - old[a], O[j] - 1
+  end
+  return true
+end
+
 local function close(key, rank, ttl, amounts, chain, guard)
   if opened == 'deleting' then return {'closed', 'deleting'} end
   if guard then
@@ -317,34 +382,15 @@ local function close(key, rank, ttl, amounts, chain, guard)
     return {'kept', was}
   end
 
-  local numbers, units = chain.numbers, chain.units
+  local numbers = chain.numbers
   local C = #numbers
   local nh, nl, th, tl, Th, Tl, rh, rl = unpacked('<dddddddd', amounts)
 
-  -- The usual case: an open hold, charged to the very counters it names, all figures small. Anything else has changed
-  -- nothing yet and goes on below.
-  if open and byte(kept, 2) == 49 then
-    local stop = find(kept, '\n', C + 5, true)
-    if stop == C + 5 + #chain.names and find(kept, chain.names, C + 5, true) == C + 5 then
-      local charge = {nh * BILLION + nl, th * BILLION + tl, Th * BILLION + Tl, rh * BILLION + rl}
-      local usual = true
-      for k = 1, C do
-        local j = numbers[k]
-        if wides[j] or O[j] < 1 or S[j] + charge[units[k]] >= EXACT then usual = false break end
-      end
-      if usual then
-        local old = doubles(2 * C, kept, stop + 1)
-        for k = 1, C do
-          local j = numbers[k]
-          if not is_touched[j] then touch(j) end
-          S[j], H[j] = S[j] + charge[units[k]], H[j] - old[2 * k - 1]
-          E[j], O[j] = E[j] - old[2 * k], O[j] - 1
-        end
-        remember(key, rank, ttl, amounts, chain)
-        if telling then return {'closed_now', was, '', told(numbers)} end
-        return 0
-      end
-    end
+  if open and byte(kept, 2) == 49
+    and close_short(kept, chain, nh * BILLION + nl, th * BILLION + tl, Th * BILLION + Tl, rh * BILLION + rl) then
+    remember(key, rank, ttl, amounts, chain)
+    if telling then return {'closed_now', was, '', told(chain.numbers)} end
+    return 0
   end
 
   -- Counters in the order charged; those a hold or an expiry names beside them are only freed.
@@ -400,7 +446,7 @@ end
 
 -- ---- all of them, then the writes
 
-local replies, at = {changes}, 1
+local replies, at, ttls = {changes}, 1, {}
 for i = 1, count do
   local kind, key = byte(records, at), KEYS[first_hold + i]
   if kind == 65 then
@@ -409,6 +455,8 @@ for i = 1, count do
     at = at + 3
   else
     local chain, rank, ttl = unpacked('<Hc1I', records, at + 1)
+    ttls[ttl] = ttls[ttl] or string.format('%.0f', ttl)
+    ttl = ttls[ttl]
     local guard = kind == 84 and argument
     if guard then argument = argument + 5 end
     replies[i + 1] = close(key, rank, ttl, sub(records, at + 8, at + 71), chains[chain], guard)
@@ -422,7 +470,8 @@ for _, j in ipairs(touched) do
   n = n + 2
   if not existed[j] then fresh[#fresh + 1] = key_of[j] end
 end
-local now_ms = now_s * 1000 + floor(tonumber(time[2]) / 1000)
+-- As text: a number is written anew, and slowly, for each command it is given to.
+local now_ms = string.format('%.0f', now_s * 1000 + floor(tonumber(time[2]) / 1000))
 local alive, ended = {}, {}
 for key, hold in pairs(renewed) do
   writes[n + 1], writes[n + 2] = key, hold
