@@ -115,6 +115,8 @@ def candidates(
 
     First only how far the value reaches, from its column alone; ids, which are wide, are read where it is in reach."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
+    # What is in reach lies on this side of the furthest value: the other one than what comes after a place.
+    back = ">" if descending else "<"
     within, parameters = span.sql("range")
     if only is not None:
         days_of_keys, stretches = only
@@ -151,7 +153,7 @@ def candidates(
 )"""
     text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
 FROM bursar.usage_events
-PREWHERE {within} AND {value} {sign}= ({reach})
+PREWHERE {within} AND {value} {back}= ({reach})
 WHERE {" AND ".join(exact or ["1"])}
 ORDER BY sort_value {direction}, request_id {direction}
 LIMIT {{count:UInt32}}"""
