@@ -516,15 +516,15 @@ def test_a_table_ends_where_a_browser_would_be_slow_and_goes_on_as_a_page(world:
 
 def test_the_period_before_is_compared_to_where_the_switch_stands(world: World) -> None:
     with open_tab(world.browser, world.url) as tab:
-        for path in ("/", "/logs"):
+        for path, figures in (("/", ".figure .delta, .stat .delta"), ("/logs", ".sums .delta")):
             page = tab.open(path)
             switch = page.get_by_role("banner").get_by_role("switch", name="Compare")
             expect(switch).to_have_attribute("aria-checked", "true")
-            assert page.locator("main .delta").count() > 0
+            assert page.locator(figures).count() > 0
             switch.click()
             page.wait_for_url(re.compile("compare=0"))
             tab.settled()
-            expect(page.locator("main .delta")).to_have_count(0)
+            expect(page.locator(figures)).to_have_count(0)
             tab.check()
         expect(page.get_by_role("banner").get_by_role("group", name="Time range")).to_be_visible()
 

@@ -358,7 +358,7 @@ def test_the_value_of_a_key_is_shown_once_and_its_curl_works(world: World) -> No
 
 
 def test_budgets_of_a_keys_providers_are_set_on_its_form_and_changed_on_budgets(world: World) -> None:
-    world.api("POST", "/api/providers", {"name": "eu", "kind": "anthropic", "credential": "env:EU_KEY"})
+    world.api("POST", "/api/providers", {"name": "eu", "kind": "anthropic", "credential": "env:ANTHROPIC_API_KEY"})
     made = world.api(
         "POST", "/api/governance/virtual-keys",
         {"name": "two-accounts", "team_id": world.ids["data-science"], "provider_configs": [
