@@ -46,8 +46,9 @@ MAX_QUEUED_BYTES = 128 << 20
 """Bytes waiting for the writer, for the same reason. A single append may be larger if nothing waits."""
 POLL_S = 0.010
 POLL_IDLE_S = 0.025
-"""How often waiting reads look for other processes' commits (one look a log object, 3 us): the first while something
-came within the last POLL_IDLE_AFTER_S, the second when idle. This process's own appends wake them at once."""
+"""How often waiting reads look for other processes' commits (one look a log object, 3 us): the first while one of them
+found something within the last POLL_IDLE_AFTER_S, the second when what is committed is of other topics, or nothing.
+This process's own appends wake them at once."""
 POLL_IDLE_AFTER_S = 1.0
 
 _decode_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...]).decode
@@ -69,7 +70,8 @@ class SqliteEventLog:
         self._waiters: set[asyncio.Future[None]] = set()
         self._poll_handle: asyncio.TimerHandle | None = None
         self._seen_version = -1
-        self._changed_at_s = 0.0
+        self._found_at_s = 0.0
+        """When a waiting read found something last, monotonic."""
 
     async def start(self) -> None:
         """Open the file, creating it if absent. Raises LogUnavailable, LogIncompatible. Idempotent."""
@@ -118,13 +120,17 @@ class SqliteEventLog:
     ) -> list[LogRecord]:
         self._check_partition(topic, partition)
         deadline = time.monotonic() + wait_s
+        waited = False
         while True:
             version = self._version() if wait_s > 0 else 0  # before looking, so that no commit falls between
-            records = self._select(topic, offset, max_records, max_bytes)
-            left_s = deadline - time.monotonic()
-            if records or left_s <= 0:
+            records = self._select(topic, offset, max_records, max_bytes, waited)
+            now_s = time.monotonic()
+            if waited and records:
+                self._found_at_s = now_s
+            if records or now_s >= deadline:
                 return records
-            await self._changed(version, left_s)
+            await self._changed(version, deadline - now_s)
+            waited = True
 
     async def partitions(self, topic: str) -> int:
         return 1
@@ -248,7 +254,10 @@ class SqliteEventLog:
         assert row is not None
         return int(row[0]), int(row[1])
 
-    def _select(self, topic: str, offset: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+    def _select(
+        self, topic: str, offset: int, max_records: int, max_bytes: int, at_end: bool = False
+    ) -> list[LogRecord]:
+        """``at_end``: nothing was there at a look before, so ``offset`` is the log's end as long as nothing is."""
         records: list[LogRecord] = []
         topic_id = self._topic_id(topic)
         if topic_id is not None:
@@ -270,7 +279,7 @@ class SqliteEventLog:
                 cursor.close()  # ends the read transaction, which would hold up checkpoints
             except sqlite3.Error as error:
                 raise LogUnavailable(f"cannot read the log {self.path}: {error}") from error
-        if not records or records[0].offset != offset:
+        if records[0].offset != offset if records else not at_end:
             begin, end = self._bounds(topic)
             # The end may have moved since the select; then the caller's next look finds the record.
             if offset < begin or offset > end:
@@ -291,7 +300,7 @@ class SqliteEventLog:
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiters.add(future)
         if self._poll_handle is None:
-            self._poll_handle = self._loop.call_later(POLL_S, self._poll)
+            self._poll_handle = self._loop.call_later(self._pause_s(time.monotonic()), self._poll)
         timeout = self._loop.call_later(timeout_s, _finish, future)
         try:
             await future
@@ -303,17 +312,17 @@ class SqliteEventLog:
         self._poll_handle = None
         if not self._waiters:
             return
-        now_s = time.monotonic()
         try:
             changed = self._version() != self._seen_version
         except LogUnavailable:
             changed = True  # the waiting reads will meet the error themselves
         if changed:
-            self._changed_at_s = now_s
             self._wake()
             return
-        pause_s = POLL_S if now_s - self._changed_at_s < POLL_IDLE_AFTER_S else POLL_IDLE_S
-        self._poll_handle = self._loop.call_later(pause_s, self._poll)
+        self._poll_handle = self._loop.call_later(self._pause_s(time.monotonic()), self._poll)
+
+    def _pause_s(self, now_s: float) -> float:
+        return POLL_S if now_s - self._found_at_s < POLL_IDLE_AFTER_S else POLL_IDLE_S
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, set()
