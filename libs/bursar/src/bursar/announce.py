@@ -64,12 +64,15 @@ def ready_text(
 def _short(path: Path) -> str:
     """The path with ``~`` for the person's home folder."""
     try:
-        return f"~/{path.relative_to(Path.home())}"
+        below = path.relative_to(Path.home())
     except (ValueError, RuntimeError):
         return str(path)
+    return "~" if below == Path() else f"~/{below}"
 
 
 def _quoted(path: Path) -> str:
     """For a shell; a leading ``~/`` must stay outside the quotes to be expanded."""
     short = _short(path)
+    if short == "~":
+        return short
     return f"~/{shlex.quote(short[2:])}" if short.startswith("~/") else shlex.quote(short)
