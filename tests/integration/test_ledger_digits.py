@@ -70,3 +70,36 @@ async def test_chains_of_any_length(redis_server: RedisServer, count: int) -> No
         assert ends == count
     finally:
         ledger.close()
+
+
+async def test_answers_come_in_the_order_asked(redis_server: RedisServer) -> None:
+    """Also where renewals are asked before the decisions they stand among."""
+    ledger = Ledger(parse_address(redis_server.url))
+    await ledger.connect()
+    plan = make_plan([Limit("n", "order", "team", "x", 10**9, "1Y", False, NOW_S, "", "s")], {}, int(time.time()))
+    (counter,) = plan.ids
+    amounts = (100, 200, 200, 1, 1, 1)
+
+    def entries(expected: int) -> list[HoldEntry]:
+        return [HoldEntry(counter, expected, expected)]
+
+    try:
+        await ledger.run([state_call("open", ledger.run_id)])
+        await ledger.run([admit_call(plan, b"r0", b"{}", b"0", amounts)])
+        replies = await ledger.run(
+            [
+                admit_call(plan, b"r1", b"{}", b"0", amounts),
+                renew_call("r0", entries(70), b"{}"),
+                admit_call(plan, b"r2", b"{}", b"0", amounts),
+                close_call("r1", 2, Amounts(n=5), plan.ids, ttl_s=60),
+                renew_call("r1", entries(70), b"{}"),
+                close_call("r0", 0, Amounts(), plan.ids, ttl_s=60),
+                admit_call(plan, b"r0", b"{}", b"0", amounts),
+            ]
+        )
+        kinds = [reply[0].decode() for reply in replies]
+        assert kinds == ["admitted", "renewed", "admitted", "closed_now", "gone", "closed_now", "gone"]
+        (value,) = await ledger.commands([("GET", COUNTER + counter)])
+        assert counter_of(value)[:4] == (5, 100, 200, 1)
+    finally:
+        ledger.close()

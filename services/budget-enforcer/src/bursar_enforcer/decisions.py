@@ -94,25 +94,37 @@ class Group(NamedTuple):
 _CLOSED_NOW: list[Any] = [b"closed_now", b"", b"", b""]
 
 
-def grouped(calls: Sequence[AnyCall]) -> Iterator[Call | Group]:
-    """The same in order, neighbouring decisions together."""
+class Unit(NamedTuple):
+    """What one script call answers, and where those answers belong among all."""
+
+    call: Call | Group
+    places: Sequence[int]
+
+
+def grouped(calls: Sequence[AnyCall]) -> list[Unit]:
+    """Neighbouring decisions together. A renewal among them goes before them, so that it does not part them, unless one
+    of them is about its own request: what is said of one request keeps its order. So does everything else."""
+    units: list[Unit] = []
     decisions: list[Decision] = []
+    places: list[int] = []
     counters = 0
-    for call in calls:
+    for place, call in enumerate(calls):
         if type(call) is Call:
-            if decisions:
-                yield Group(decisions)
-                decisions, counters = [], 0
-            yield call
+            if decisions and (call.script != "renew" or any(d.request_id == call.request_id for d in decisions)):
+                units.append(Unit(Group(decisions), places))
+                decisions, places, counters = [], [], 0
+            units.append(Unit(call, (place,)))
             continue
         named = len(call.counters)
         if decisions and (len(decisions) == MAX_OPERATIONS or counters + named > MAX_COUNTERS):
-            yield Group(decisions)
-            decisions, counters = [], 0
+            units.append(Unit(Group(decisions), places))
+            decisions, places, counters = [], [], 0
         decisions.append(call)  # type: ignore[arg-type]  # not a Call
+        places.append(place)
         counters += named
     if decisions:
-        yield Group(decisions)
+        units.append(Unit(Group(decisions), places))
+    return units
 
 
 def admit_call(plan: Plan, request_id: bytes, facts: bytes, changes: bytes, amounts: tuple[int, ...]) -> AdmitCall:

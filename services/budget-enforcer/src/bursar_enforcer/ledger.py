@@ -105,8 +105,8 @@ class Ledger:
         return replies
 
     async def run(self, calls: Sequence[AnyCall]) -> list[Any]:
-        """Run scripts in order in one round trip, neighbouring admissions and closings together; a reply is the
-        script's list for that call, or hiredis.ReplyError.
+        """Run scripts in one round trip, neighbouring admissions and closings together (:func:`grouped` says in which
+        order); a reply is the script's list for that call, or hiredis.ReplyError.
 
         Raises RedisUnavailable when the connection breaks: what was sent may have happened."""
         if not calls:
@@ -115,16 +115,16 @@ class Ledger:
             await self.connect()
         connection = self._connection
         assert connection is not None
-        units = list(grouped(calls))
-        replies = await self._send(connection, units)
-        flat: list[Any] = []
-        for unit, reply in zip(units, replies, strict=True):
-            if isinstance(unit, Call):
-                flat.append(reply)
-            elif isinstance(reply, list):
-                flat += unit.replies(reply)
-            else:
-                flat += await self._each(connection, unit, reply)
+        units = grouped(calls)
+        replies = await self._send(connection, [unit.call for unit in units])
+        flat: list[Any] = [None] * len(calls)
+        for (asked, places), reply in zip(units, replies, strict=True):
+            if isinstance(asked, Call):
+                flat[places[0]] = reply
+                continue
+            each = asked.replies(reply) if isinstance(reply, list) else await self._each(connection, asked, reply)
+            for place, own in zip(places, each, strict=True):
+                flat[place] = own
         if self._on_reply is not None:
             for call, reply in zip(calls, flat, strict=True):
                 trace(self._on_reply, call, reply)
