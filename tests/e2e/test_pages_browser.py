@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import html
 import io
 import json
 import re
@@ -494,14 +495,18 @@ def test_more_rows_come_by_cursor_and_as_a_file(world: World) -> None:
 
 
 def test_a_table_ends_where_a_browser_would_be_slow_and_goes_on_as_a_page(world: World) -> None:
-    _, _, part = world.get("/fragments/logs/rows?range=7d&shown=480")
-    found = re.search(r"530 requests here.*?href=\"(/fragments[^\"]*|/[^\"]*)\"", part.decode(), re.S)
-    assert found is not None
-    query = found[1].replace("&amp;", "&").partition("?")[2]
     with open_tab(world.browser, world.url) as tab:
         page = tab.open("/logs?range=7d")
         first = str(page.locator("tr[data-open]").nth(0).get_attribute("data-open"))
-        page = tab.open(f"/logs?{query}")
+        part = page.evaluate(
+            """async () => {
+              const headers = { "HX-Request": "true", "HX-Current-URL": location.href };
+              return (await fetch("/fragments/logs/rows?range=7d&shown=480", { headers })).text();
+            }"""
+        )
+        onward = re.search(r'530 requests here.*?href="(/logs[^"]*)"', part, re.S)
+        assert onward is not None
+        page = tab.open(html.unescape(onward[1]))
         rows = page.locator("tr[data-open]")
         expect(rows.first).to_be_visible()
         assert first not in [row.get_attribute("data-open") for row in rows.all()]

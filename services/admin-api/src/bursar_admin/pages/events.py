@@ -21,6 +21,8 @@ PAGE = 50
 TABS = (("log", "/events", "Log"), ("dead-letters", "/events/dead-letters", "Dead letters"),
         ("system", "/events/system", "System"))  # fmt: skip
 FILTERS = ("entity", "action", "actor", "outcome", "text", "id", "from", "to")
+BOOK_CHARS = 12
+"""Of a price book's id, by which it is told apart."""
 SAID = 3
 """Changes told in one line of the log; the event's own page has all."""
 FIRST_TOLD = ("team_id", "customer_id", "user_id", ".limit_nusd", ".window")
@@ -125,6 +127,8 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         said = told(view, [each for each in changes if each["field"] != "value"])
         return {
             "event": event,
+            # A price book has no name but the hash of what it says.
+            "name": event["name"][:BOOK_CHARS] if event["entity"] == "price_book" else event["name"],
             "word": ENTITY_WORDS.get(event["entity"], words(event["entity"])),
             "actor": ACTOR_WORDS.get(event["actor"], event["actor"]),
             "href": entity_href(view, event),

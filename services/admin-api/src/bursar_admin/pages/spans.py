@@ -109,7 +109,8 @@ def _custom(query: Mapping[str, str], zone: ZoneInfo, now: datetime) -> Span:
         before_label="the same length before",
         bucket="hour" if length <= HOURLY_UP_TO_DAYS * 86400 else "day",
         timezone=zone.key,
-        whole_end_s=_s(end),
+        # Without an end it goes on: a request of the next moment belongs into it.
+        whole_end_s=_s(end) + (0 if query.get("to") else 1),
         from_text=query.get("from", ""),
         to_text=query.get("to", ""),
     )
