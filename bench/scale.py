@@ -122,6 +122,16 @@ def ask(gateway: Gateway, question: Question) -> tuple[float, int]:
     return took_ms, rows
 
 
+def stop_merges(gateway: Gateway) -> None:
+    """Rows that were just made are merged for an hour; what is measured is questions."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.clickhouse_port, timeout=ASK_TIMEOUT_S)
+    headers = {"x-bursar-internal-token": gateway.internal_token}
+    connection.request("POST", "/", "SYSTEM STOP MERGES bursar.usage_events", headers)
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()[:500]
+    connection.close()
+
+
 def together(gateway: Gateway, asked: list[Question]) -> float:
     """Milliseconds until all are answered, asked as a browser asks them."""
     began = time.perf_counter()
@@ -148,6 +158,7 @@ def main() -> int:
         with Processes(folder) as processes:
             gateway = Gateway(processes, folder, 9)  # nothing is sent upstream
             gateway.start()
+            stop_merges(gateway)
             meter = CpuMeter({name: processes.pid(name) for name in ("aggregator", "admin-api", "edge")})
             worst = 0.0
             print(f"\n{part:,} rows, as dense as {options.rows:,} over {DAYS} days; load {os.getloadavg()[0]:.1f}")

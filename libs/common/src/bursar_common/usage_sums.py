@@ -61,6 +61,7 @@ _TIMED: Final = ("provider", "model", "outcome", "billing")
 LATENCY_DIMENSIONS: Final = (*_OWNER, *_TIMED)
 LATENCY_CUTS: Final[Mapping[str, tuple[str, ...]]] = {
     HOURLY: _TIMED,
+    "day": (),
     "model": _TIMED,
     "team": LATENCY_DIMENSIONS,
 }

@@ -13,6 +13,7 @@ from bursar_admin.queries import sessions
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import dimension
 from bursar_admin.queries.ranges import Span
+from bursar_admin.queries.sums import Question
 from bursar_admin.routes.sessions import session_summary
 from bursar_admin.session_facts import CACHE_1H_S, facts, hour_cache, rates_by, rewrites
 from bursar_admin.usage import Row, UsageStore
@@ -23,7 +24,7 @@ from bursar_common.usage_sums import SHORT_ANSWER_TOKENS
 ROWS: Final = 20
 """Rows of one insight."""
 DEAREST: Final = 10
-CACHE_SESSIONS: Final = 200
+CACHE_SESSIONS: Final = 100
 """Sessions looked at for caches that ran out: those that wrote most. What share of all writes that is, is said."""
 MAX_TURNS: Final = 20_000
 MIN_GROWTH_NUSD: Final = 1_000_000_000
@@ -107,11 +108,13 @@ class Insights:
         }
 
     async def _turns(
-        self, found: list[Row], wanted: Criteria, span: Span
+        self, ids: list[str], question: Question, span: Span, *, caches: bool = False
     ) -> tuple[list[Row], dict[str, PriceBook | None]]:
-        """Turns of the sessions found, and the books they were priced by."""
-        ids, places = [row["session"] for row in found], sessions.places_of(found)
-        turns = await self._store.analytics.rows(*sessions.turns(ids, MAX_TURNS, wanted, span, places))
+        """Turns of sessions, and the books they were priced by."""
+        places = await self._store.places(question, ids)
+        turns = await self._store.analytics.rows(
+            *sessions.turns(ids, MAX_TURNS, question.criteria, span, places, caches=caches)
+        )
         books = {book_id: await self._books.find(book_id) for book_id in {turn["price_book_id"] for turn in turns}}
         return turns, books
 
@@ -121,7 +124,10 @@ class Insights:
         writers = await store.analytics.rows(*queries.cache_writers(question, CACHE_SESSIONS))
         listed: list[dict[str, Any]] = []
         totals = {"rewrites": 0, "tokens": 0, "extra": 0, "saved": 0, "dearer": 0, "within_the_hour": 0}
-        turns, books = await self._turns(writers, wanted, span) if writers else ([], {})
+        turns: list[Row] = []
+        books: dict[str, PriceBook | None] = {}
+        if writers:
+            turns, books = await self._turns([row["session"] for row in writers], question, span, caches=True)
         rates = rates_by(books)
         by_session: dict[str, list[Row]] = {}
         for turn in turns:
@@ -180,7 +186,11 @@ class Insights:
     async def _dearest(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
         found, total = await store.sessions(wanted, span, "list_cost", descending=True, count=DEAREST, offset=0)
-        turns, books = await self._turns(found, wanted, span) if found else ([], {})
+        turns: list[Row] = []
+        books: dict[str, PriceBook | None] = {}
+        if found:
+            question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
+            turns, books = await self._turns([row["session"] for row in found], question, span)
         rates = rates_by(books)
         by_session: dict[str, list[Row]] = {}
         for turn in turns:

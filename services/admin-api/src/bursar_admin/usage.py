@@ -16,7 +16,7 @@ from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Plan, Span, hours_of
 from bursar_admin.queries.sums import Question
 from bursar_common.usage_sums import CUTS, LATENCY_CUTS, cut_for
 
-MORE_CANDIDATES: Final = 16
+MORE_CANDIDATES: Final = 4
 """Candidates beyond a page: for those another event of their request has overtaken."""
 CANDIDATES_AT_ONCE: Final = 1_016
 """Rows looked up by one statement: the ids take some 45 kB."""
@@ -52,7 +52,9 @@ class UsageStore:
         self._sums_known = SumsKnown(analytics)
 
     def criteria(self, filters: Filters) -> Criteria:
-        return criteria(filters, {user.id: user.name for user in self._projection.users.values()})
+        return criteria(
+            filters, {user.id: user.name for user in self._projection.users.values()}, self._projection.virtual_keys
+        )
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -88,16 +90,16 @@ class UsageStore:
 
     async def _haunts(
         self, wanted: Criteria, span: Span, sort_by: str, after: Place | None, count: int
-    ) -> tuple[list[logs.Haunt], tuple[Span, ...]] | None:
+    ) -> tuple[list[logs.Haunt], tuple[Span, ...], int] | None:
         """Where the requests of the highest values behind a place are: days of keys, and stretches that no sums are
-        of. None: anywhere, since no sums know, or too many days are to be looked through."""
+        of; and how far they reach. None: anywhere, since no sums know, or too many days are to be looked through."""
         if sort_by not in logs.TOP_OF or not wanted.summed_by_hour:
             return None
         question = await self.question(wanted, span, columns=["virtual_key_id"], short=True)
         if question.plan.days is None and not question.plan.hours:
             return None
         found = logs.nearest(await self.analytics.rows(*logs.haunts(question, sort_by)), after, count)
-        return None if found is None else (found, question.plan.raw)
+        return None if found is None else (found[0], question.plan.raw, found[1])
 
     async def _from_there(self, span: Span, descending: bool, after: Place | None) -> Span:
         """The part of a range that can hold what follows a place (or, from the oldest on, anything)."""
@@ -174,12 +176,16 @@ class UsageStore:
         if not ranked:
             return [], 0
         ids = [row["session"] for row in ranked]
-        places = {row["session"]: row for row in ranked}
+        places = await self.places(question, ids)
         rows = await self.analytics.rows(
-            *sessions.summaries(wanted, span, ids, sessions.places_of(ranked), corrected=question.plan.corrected)
+            *sessions.summaries(wanted, span, ids, places, corrected=question.plan.corrected)
         )
-        by_id = {row["session"]: {**row, "places": places[row["session"]]["places"]} for row in rows}
+        by_id = {row["session"]: row for row in rows}
         return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
+
+    async def places(self, question: Question, ids: Sequence[str]) -> list[logs.Haunt] | None:
+        """Days and keys of the sessions' requests; None: too many to be known."""
+        return sessions.places_of(await self.analytics.rows(*sessions.places(question, ids)))
 
     def name_of(self, dimension: str, value: str, label: str = "") -> str:
         """The name to show for a value: today's, else the one on record, else the value itself."""

@@ -76,11 +76,10 @@ FROM bursar.usage_hours WHERE {made_of} GROUP BY of_at, {names}"""
 
 
 def _latency_day(cut: str, dimensions: tuple[str, ...], day: str, generation: int, made_of: str) -> str:
-    names = ", ".join(dimensions)
     states = ", ".join(
         f"quantilesTDigestMergeState(0.5, 0.95)({name})" for name in ("latency_states", "time_to_first_token_states")
     )
     columns = ", ".join(("cut", "day", "at", "generation", *dimensions, "latency_states", "time_to_first_token_states"))
     return f"""INSERT INTO bursar.usage_latency_days ({columns})
-SELECT '{cut}', '{day}', {_moment(cut, day)} AS of_at, {generation}, {names}, {states}
-FROM bursar.usage_latencies WHERE {made_of} GROUP BY of_at, {names}"""
+SELECT '{cut}', '{day}', {", ".join((_moment(cut, day) + " AS of_at", str(generation), *dimensions))}, {states}
+FROM bursar.usage_latencies WHERE {made_of} GROUP BY {", ".join(("of_at", *dimensions))}"""

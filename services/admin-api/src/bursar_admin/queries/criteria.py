@@ -6,7 +6,7 @@ Both are made of the same tables below. Whatever is unknown (NULL, None) matches
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,6 +62,8 @@ class Criteria:
     """Whom the ``user`` filter names."""
     text_user_ids: tuple[str, ...] = ()
     """Whose name contains the text."""
+    by_key_id: bool = False
+    """Every value of the ``key`` filter is a key's id, so none needs to be looked for among names."""
 
     @property
     def summed_by_hour(self) -> bool:
@@ -73,6 +75,14 @@ class Criteria:
             and all(name in SUMMED_BY_HOUR or not getattr(filters, name) for name in MATCHED)
             and all(getattr(filters, f"{end}_{what}") is None for what, _, _ in BOUNDED for end in ("min", "max"))
         )
+
+    @property
+    def early(self) -> str:
+        """A condition that holds for all events of a request or none, in the parameters of :meth:`sql` (``f_``): what
+        may be applied before they are merged, and what the table is ordered or indexed by. Empty: there is none."""
+        parts = ["virtual_key_id IN {f_key:Array(String)}"] if self.filters.key and self.by_key_id else []
+        parts += ["user_id IN {f_user:Array(String)}"] if self.filters.user else []
+        return " AND ".join(parts)
 
     @property
     def columns(self) -> set[str]:
@@ -101,7 +111,7 @@ class Criteria:
                 continue
             bound = bind(name, list(values), "Array(String)")
             alternatives = [f"{columns[0]} IN {bound}"]
-            if len(columns) > 1 and any(values):
+            if len(columns) > 1 and any(values) and not (name == "key" and self.by_key_id):
                 named = bind(f"{name}_name", [value for value in values if value], "Array(String)")
                 alternatives.append(f"{columns[1]} IN {named}")
             conditions.append(_any(alternatives))
@@ -175,15 +185,15 @@ class Criteria:
         return found
 
 
-def criteria(filters: Filters, people: Mapping[str, str]) -> Criteria:
-    """Resolve names of people (``people``: id to name)."""
+def criteria(filters: Filters, people: Mapping[str, str], keys: Container[str] = ()) -> Criteria:
+    """Resolve names of people (``people``: id to name); ``keys``: ids of the keys there are."""
     wanted = frozenset(filters.user)
     named = tuple(user_id for user_id, name in people.items() if name in wanted) if wanted else ()
     found: tuple[str, ...] = ()
     if filters.text is not None and not _ID.fullmatch(filters.text):
         text = filters.text.encode().lower()
         found = tuple(user_id for user_id, name in people.items() if text in name.encode().lower())
-    return Criteria(filters, named, found)
+    return Criteria(filters, named, found, bool(filters.key) and all(key in keys for key in filters.key))
 
 
 def _any(alternatives: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bursar_admin.queries.sessions import PLACES, RANKED_BY
+from bursar_admin.queries.sessions import RANKED_BY
 from bursar_admin.queries.sums import Question, Sql, relation
 from bursar_common.usage_sums import SHORT
 
@@ -39,8 +39,7 @@ def cache_writers(question: Question, count: int) -> Sql:
     """Sessions that wrote most to the 5 minute cache, and what all wrote."""
     inner, parameters = relation(question, RANKED_BY, ("cache_write_5m_tokens",))
     return (
-        "SELECT s.session_id AS session, sum(s.cache_write_5m_tokens) AS written, sum(written) OVER () AS all_written,"
-        f" {PLACES} AS places\n"
+        "SELECT s.session_id AS session, sum(s.cache_write_5m_tokens) AS written, sum(written) OVER () AS all_written\n"
         f"FROM\n(\n{inner}\n) AS s\nWHERE s.session_id != '' GROUP BY s.session_id HAVING written > 0\n"
         "ORDER BY written DESC, session LIMIT {count:UInt32}",
         {**parameters, "count": count},

@@ -86,10 +86,12 @@ def haunts(question: Question, sort_by: str) -> tuple[str, dict[str, Any]]:
     return text, parameters
 
 
-def nearest(found: Sequence[dict[str, Any]], after: tuple[int, str] | None, count: int) -> list[Haunt] | None:
-    """Of days found those that have the ``count`` requests of the highest values behind ``after``: each of the last
-    ``count`` has one as high as the lowest of them, and no other day has a higher one. Days with a value above
-    ``after`` can have some below it. None: too many to be known."""
+def nearest(
+    found: Sequence[dict[str, Any]], after: tuple[int, str] | None, count: int
+) -> tuple[list[Haunt], int] | None:
+    """Of days found those that have the ``count`` requests of the highest values behind ``after``, and how far these
+    reach: each of the last ``count`` days has one as high as the lowest of them, and no other day has a higher one.
+    Days with a value above ``after`` can have some below it. None: too many to be known."""
     above = sum(after is not None and row["top"] > after[0] for row in found)
     if len(found) >= MAX_HAUNTS and (
         len(found) <= above + count or found[above + count - 1]["top"] == found[-1]["top"]
@@ -97,7 +99,7 @@ def nearest(found: Sequence[dict[str, Any]], after: tuple[int, str] | None, coun
         return None
     # With ties: of requests of one value those of the highest ids come first, wherever they are.
     least = found[above + count - 1]["top"] if len(found) >= above + count else -1
-    return [(row["day"], row["of_key"]) for row in found if row["top"] >= least]
+    return [(row["day"], row["of_key"]) for row in found if row["top"] >= least], least
 
 
 def candidates(
@@ -108,10 +110,10 @@ def candidates(
     descending: bool,
     after: tuple[int, str] | None,
     count: int,
-    only: tuple[Sequence[Haunt], Sequence[Span]] | None = None,
+    only: tuple[Sequence[Haunt], Sequence[Span], int] | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows. ``only``: in these days of
-    keys, and in these stretches of time.
+    keys, and in these stretches of time, with values from here on.
 
     First only how far the value reaches, from its column alone; ids, which are wide, are read where it is in reach."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
@@ -119,7 +121,8 @@ def candidates(
     back = ">" if descending else "<"
     within, parameters = span.sql("range")
     if only is not None:
-        days_of_keys, stretches = only
+        days_of_keys, stretches, least = only
+        parameters["least"] = least
         alternatives = [
             "(toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
             " (SELECT arrayJoin(arrayZip({haunt_days:Array(String)}, {haunt_keys:Array(String)})) AS place))"
@@ -151,6 +154,8 @@ def candidates(
     WHERE {" AND ".join([within, *beyond])}
     ORDER BY reached {direction} LIMIT {{count:UInt32}}
 )"""
+    if only is not None:
+        reach = "SELECT {least:Int64}"
     text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
 FROM bursar.usage_events
 PREWHERE {within} AND {value} {back}= ({reach})
@@ -164,10 +169,11 @@ def rows_at(
     places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str, *, everything: bool = False
 ) -> tuple[str, dict[str, Any]]:
     """The rows of candidates that still match, corrections added; in no order."""
-    # By the whole of what the table is ordered by, which leads to one granule each.
+    # By what the table is ordered by, which leads to a granule each; the ids, one column, say which are worth reading.
     found = (
-        "(toDate(started_at), virtual_key_id, request_id) IN (SELECT toDate(place.1), place.2, place.3 FROM"
-        " (SELECT arrayJoin(arrayZip({days:Array(String)}, {keys:Array(String)}, {ids:Array(String)})) AS place))"
+        "request_id IN {ids:Array(String)}"
+        " AND (toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
+        " (SELECT arrayJoin(arrayZip({days:Array(String)}, {keys:Array(String)})) AS place))"
     )
     conditions, parameters = criteria.sql("f_", found)
     parameters |= {
@@ -205,13 +211,19 @@ def _rows(found: str, conditions: list[str], sort_value: str, everything: bool) 
     if everything:
         columns += ["c.corrections AS corrections", "c.cost_nusd AS corrected_nusd"]
     sums = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, "cost_nusd", "list_cost_nusd"))
+    where = " AND ".join(conditions or ["1"])
+    source = f"SELECT *, {sort_value} FROM bursar.usage_events FINAL PREWHERE {found} WHERE {where}"
+    if not everything:
+        # What FINAL would do, over rows that are few already: it reads half as many granules again at their borders.
+        standing = f"SELECT * FROM bursar.usage_events PREWHERE {found} ORDER BY rank DESC LIMIT 1 BY request_id"
+        source = f"SELECT *, {sort_value} FROM ({standing}) WHERE {where}"
     return f"""SELECT {", ".join(columns)},
     toUnixTimestamp64Milli(e.started_at) AS started_at_ms,
     toUnixTimestamp64Milli(e.ended_at) AS ended_at_ms,
     e.sort_value AS sort_value
 FROM
 (
-    SELECT *, {sort_value} FROM bursar.usage_events FINAL PREWHERE {found} WHERE {" AND ".join(conditions or ["1"])}
+    {source}
 ) AS e
 LEFT JOIN
 (

@@ -12,6 +12,11 @@ from bursar_common.usage_sums import COUNTS
 
 SORTS: Final[dict[str, tuple[str, ...]]] = {**METRICS, "last_at": (), "started_at": ()}
 """``sort_by`` of sessions; the last two are moments."""
+_TURN_OF_CACHES: Final = (
+    "request_id", "session_id", "agent_id", "model", "price_book_id", "speed", "inference_geo", "latency_ms", "user_id",
+    "virtual_key", "project",
+)  # fmt: skip
+"""What is looked at to see whether caches ran out."""
 _TURN: Final = (
     "request_id", "session_id", "agent_id", "parent_agent_id", "provider", "model", "outcome", "status", "billing",
     "estimated", "refused_by", "error_type", "price_book_id", "speed", "inference_geo", "latency_ms",
@@ -24,14 +29,14 @@ RANKED_BY: Final = ("session_id", "virtual_key_id")
 
 
 def ranked(question: Question, sort_by: str, *, descending: bool, count: int, offset: int) -> Sql:
-    """Ids of sessions in order, with where their requests are, and how many sessions there are."""
+    """Ids of sessions in order, and how many there are."""
     measures = SORTS[sort_by]
     inner, parameters = relation(question, RANKED_BY, measures, at="first" if sort_by == "started_at" else "last")
     direction = "DESC" if descending else "ASC"
     moments = {"last_at": "toUnixTimestamp64Milli(max(s.at))", "started_at": "toUnixTimestamp64Milli(min(s.at))"}
     metric = moments.get(sort_by) or " + ".join(f"sum(s.{name})" for name in measures)
     return (
-        f"SELECT s.session_id AS session, {metric} AS metric, count() OVER () AS sessions_found, {PLACES} AS places\n"
+        f"SELECT s.session_id AS session, {metric} AS metric, count() OVER () AS sessions_found\n"
         f"FROM\n(\n{inner}\n) AS s\nWHERE s.session_id != ''\nGROUP BY s.session_id\n"
         f"ORDER BY metric {direction}, session {direction} LIMIT {{count:UInt32}} OFFSET {{skip:UInt32}}",
         {**parameters, "count": count, "skip": offset},
@@ -40,9 +45,17 @@ def ranked(question: Question, sort_by: str, *, descending: bool, count: int, of
 
 MAX_PLACES: Final = 400
 """Days and keys of one session that are noted; with more of them its requests are looked for everywhere."""
-PLACES: Final = f"groupUniqArray({MAX_PLACES})((toString(toDate(s.at)), toString(s.virtual_key_id)))"
-"""Days and keys of a session's requests, which is what the table of requests is ordered by."""
 Place = tuple[str, str]
+
+
+def places(question: Question, sessions: Sequence[str]) -> Sql:
+    """Days and keys of sessions' requests, which is what the table of requests is ordered by."""
+    inner, parameters = relation(question, RANKED_BY, (), also=["session_id IN {sessions:Array(String)}"], at="last")
+    found = f"groupUniqArray({MAX_PLACES})((toString(toDate(s.at)), toString(s.virtual_key_id)))"
+    return (
+        f"SELECT s.session_id AS session, {found} AS places\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
+        {**parameters, "sessions": list(sessions)},
+    )
 
 
 def places_of(rows: Sequence[dict[str, Any]]) -> list[Place] | None:
@@ -106,8 +119,10 @@ def turns(
     criteria: Criteria | None = None,
     span: Span | None = None,
     places: Sequence[Place] | None = None,
+    *,
+    caches: bool = False,
 ) -> Sql:
-    """Requests of sessions, oldest first, corrections added."""
+    """Requests of sessions, oldest first, corrections added. ``caches``: only the columns that caches are judged by."""
     conditions: list[str] = []
     parameters: dict[str, Any] = {"count": count}
     if criteria is not None:
@@ -122,7 +137,7 @@ def turns(
         prewhere = f"{text} AND {prewhere}"
         parameters |= own
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    columns = ", ".join(f"e.{name} AS {name}" for name in _TURN)
+    columns = ", ".join(f"e.{name} AS {name}" for name in (_TURN_OF_CACHES if caches else _TURN))
     counts = ", ".join(f"toInt64(e.{name} + c.{name}) AS {name}" for name in COUNTS)
     sums = ", ".join(f"sum({name}) AS {name}" for name in (*COUNTS, "cost_nusd", "list_cost_nusd"))
     return (

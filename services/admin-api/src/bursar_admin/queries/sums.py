@@ -74,6 +74,7 @@ def relation(
     conditions, parameters = question.criteria.sql("f_")
     conditions += also
     parts: list[str] = []
+    early = " AND ".join(each for each in (early, question.criteria.early) if each)
     plan = question.plan
     summed = [f"toInt64({name}) AS {name}" if SHORT.get(name, name) in COUNTS else name for name in measures]
     of_day, of_hour, of_request = _AT[at]
@@ -230,6 +231,8 @@ def latencies(question: Question, bucket: Sql | None = None) -> Sql:
         parameters |= own
     if plan.raw or not parts:
         within, own = _within(plan) if plan.raw else ("0", {})
+        if criteria_early := question.criteria.early:
+            within = f"({within}) AND {criteria_early}"
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         parts.append(
             f"    SELECT toStartOfInterval(toDateTime(started_at, 'UTC'), INTERVAL 15 MINUTE) AS at, {states}"
@@ -278,8 +281,8 @@ def by_bucket(question: Question, bucket: Sql, metric: str, by: Dimension | None
     if by is not None:
         parameters |= {**by.parameters, "top": list(top)}
         value = (
-            "if(has({top:Array(String)}, toString(s.value)), toString(s.value), '') AS series,"
-            " NOT has({top:Array(String)}, toString(s.value)) AS other"
+            "if(toString(s.value) IN {top:Array(String)}, toString(s.value), '') AS series,"
+            " toString(s.value) NOT IN {top:Array(String)} AS other"
         )
     return (
         f"SELECT {bucket[0]} AS bucket, {value}, {' + '.join(f'sum(s.{name})' for name in measures)} AS amount\n"
@@ -308,7 +311,7 @@ def amounts_of(question: Question, by: Dimension, values: Sequence[str], metric:
     inner, parameters = relation(question, [f"{by.column} AS value"], measures)
     return (
         f"SELECT toString(s.value) AS id, {' + '.join(f'sum(s.{name})' for name in measures)} AS metric\n"
-        f"FROM\n(\n{inner}\n) AS s\nWHERE has({{wanted:Array(String)}}, toString(s.value)) GROUP BY s.value",
+        f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.value HAVING id IN {{wanted:Array(String)}}",
         {**parameters, **by.parameters, "wanted": list(values)},
     )
 
