@@ -82,6 +82,6 @@ COPY --from=all-in-one-build /opt/bursar /opt/bursar
 EXPOSE 8080
 VOLUME /var/lib/bursar
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+    CMD ["python", "-m", "bursar_common.ready", "http://127.0.0.1:8080/healthz"]
 ENTRYPOINT ["bursar"]
 CMD ["up", "--home", "/var/lib/bursar", "--bind", "0.0.0.0"]
