@@ -16,6 +16,7 @@ from bursar_common.wire import (
     Amounts,
     Balances,
     Features,
+    HoldEntry,
     Refused,
     Release,
     Renew,
@@ -267,6 +268,17 @@ async def test_malformed_operations_are_invalid_and_harm_nobody_else(inside: Ins
     )
     assert [type(reply).__name__ for reply in replies] == ["Invalid", "Invalid", "Invalid", "Admitted"]
     assert (await inside.batch(Balances(())))[0].balances == ()
+
+
+async def test_who_admitted_a_request_knows_what_it_holds(inside: Inside) -> None:
+    """A settlement that names something else frees and charges what the hold says all the same."""
+    await inside.govern_default()
+    admitted = await inside.admit("r1")
+    other = (HoldEntry("n:other:1:99999999999", 1, 1),)
+    (settled,) = await inside.batch(Settle("r1", other, Amounts(n=5, r=1), "completed"))
+    assert {(balance.counter, balance.spent, balance.held) for balance in settled.balances} == {
+        (entry.counter, 5, 0) for entry in admitted.hold
+    }
 
 
 async def test_a_chain_edited_again_and_again_is_unavailable_at_last(inside: Inside) -> None:

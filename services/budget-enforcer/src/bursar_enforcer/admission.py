@@ -180,13 +180,13 @@ class Admission:
             again = await self._confirm(round_) if round_.doubtful else []
             if round_.calls:
                 results = await self._ledger.run(round_.calls)
-                for context, result in zip(round_.asked, results, strict=True):
+                for context, call, result in zip(round_.asked, round_.calls, results, strict=True):
                     if type(context) is Asked:
                         if self._admit_reply(context, result, replies):
                             again.append(context.place)
                     else:
                         assert isinstance(context, int)
-                        replies[context] = self._closings.reply(operations[context], result)
+                        replies[context] = self._closings.reply(operations[context], call.counters, result)
             if not again:
                 return
             todo = again

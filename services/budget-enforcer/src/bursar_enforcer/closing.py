@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import hiredis
@@ -111,14 +112,15 @@ class Closings:
         hold = followed_hold(operation.hold, running, event, book, prompt_known=operation.prompt_known)
         return renew_call(operation.request_id, hold, bytes(operation.event))
 
-    def reply(self, operation: Operation, result: Any) -> Reply:
+    def reply(self, operation: Operation, counters: Sequence[str], result: Any) -> Reply:
+        """``counters``: those the call named."""
         if isinstance(result, hiredis.ReplyError):
             return Unavailable(f"Redis answered: {result}")
         kind = result[0]
         if kind == b"closed_now":
             if type(operation) is not Settle or operation.quiet:
                 return _OK
-            return Ok(balances=balances_of(result, held_counters(operation.hold)))
+            return Ok(balances=balances_of(result, counters))
         if kind == b"kept":
             return _OK
         if kind == b"renewed":
