@@ -102,6 +102,9 @@ def nearest(
     return [(row["day"], row["of_key"]) for row in found if row["top"] >= least], least
 
 
+_MOST: Final = (1 << 63) - 1
+
+
 def candidates(
     criteria: Criteria,
     span: Span,
@@ -138,7 +141,8 @@ def candidates(
         within += f" AND ({' OR '.join(alternatives)})"
     conditions, own = criteria.sql("f_", within)
     beyond, exact = list(conditions), list(conditions)
-    nothing = "toInt64(0)"
+    # Where nothing is found nothing is in reach.
+    nothing = f"toInt64({_MOST if descending else -_MOST})"
     if after is not None:
         # Rows of the very value of the place are in reach as well, whatever their ids.
         nothing = "{after_value:Int64}"
@@ -158,8 +162,7 @@ def candidates(
         reach = "SELECT {least:Int64}"
     text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
 FROM bursar.usage_events
-PREWHERE {within} AND {value} {back}= ({reach})
-WHERE {" AND ".join(exact or ["1"])}
+PREWHERE {" AND ".join([within, *exact, f"{value} {back}= ({reach})"])}
 ORDER BY sort_value {direction}, request_id {direction}
 LIMIT {{count:UInt32}}"""
     return text, {**parameters, **own, "count": count}
