@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bursar_admin import journal
+from bursar_admin.chronicle import Chronicle
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.events import USAGE_TOPIC
 from bursar_common.settings import SettingsError
@@ -32,6 +35,26 @@ async def test_commands_go_through_kafka_and_come_back(tmp_path: Path, fresh_kaf
         assert {key["name"] for key in answer["virtual_keys"]} == {f"k{number}" for number in range(10)}
         _, answer, _ = await admin.call("GET", "/api/providers")
         assert answer["total_count"] == 1
+
+
+async def test_events_that_are_not_kept_are_read_from_kafka(
+    tmp_path: Path, fresh_kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka: dict[str, Any] = {"kafka_bootstrap": fresh_kafka.bootstrap, "single_broker": "true"}
+    await apply_topics(admin_settings(tmp_path, **kafka))
+    async with running_admin(tmp_path, **kafka) as admin:
+        team = (await admin.create("teams", name="one", budget={"max_limit": 5, "reset_duration": "1d"}))["team"]["id"]
+        for number in range(6):
+            await admin.call("PATCH", f"/api/governance/teams/{team}", {"name": f"team {number}"})
+        whole = (await admin.call("GET", "/api/events"))[1]["events"]
+    monkeypatch.setattr(journal, "Chronicle", partial(Chronicle, 2))
+    async with running_admin(tmp_path, **kafka) as admin:
+        assert (await admin.call("GET", "/api/events"))[1]["events"] == whole
+        status, answer, _ = await admin.call("GET", f"/api/events/{whole[-1]['id']}")
+        assert (status, answer["event"]["name"]) == (200, whole[-1]["name"])
+        # Whoever follows the topic was not moved about.
+        await admin.call("PATCH", f"/api/governance/teams/{team}", {"name": "last"})
+        assert (await admin.call("GET", "/api/events?limit=1"))[1]["events"][0]["name"] == "last"
 
 
 async def test_wrong_topics_refuse_to_start(tmp_path: Path, fresh_kafka: KafkaServer) -> None:
