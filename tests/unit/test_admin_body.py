@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from bursar_admin.allocations import PartBody
 from bursar_admin.body import parse_json, read_body
 from bursar_admin.errors import HIDDEN, Refusal
+from bursar_admin.imports import ImportBody
 from bursar_admin.schemas import (
     Body,
     ConfigBody,
@@ -118,8 +121,6 @@ def limit(**fields: Any) -> bytes:
         (b'{"name": "k", "name": "l"}', "name", None),
         (b'{"name": "k", "budget": {"max_limit": 1, "max_limit": 2}}', "max_limit", None),
         (json.dumps({"name": "n" * 129}).encode(), "name", "n" * 120 + "..."),
-        (b'{"name": "k", "budget": {"max_limit": NaN, "reset_duration": "1d"}}', "", "NaN"),
-        (b'{"name": "k", "budget": {"max_limit": -Infinity, "reset_duration": "1d"}}', "", "-Infinity"),
         (b'{"name": "k", "description": "\\ud800"}', "", None),
         (b"", "", None),
         (b"[]", "", "a list of 0"),
@@ -174,6 +175,75 @@ def test_a_wrong_key_is_named_by_its_path(raw: bytes, path: str, given: Any) -> 
 )
 def test_other_kinds_likewise(model: type[Body], body: dict[str, Any], path: str) -> None:
     assert refusal(model, json.dumps(body).encode())["field"] == path
+
+
+CONSTANTS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+PATHS_OF_A_KEY = [
+    ("budget.max_limit", lambda n: budget(max_limit=n)),
+    ("budget.max_overshoot", lambda n: budget(max_overshoot=n)),
+    ("budget.reset_duration", lambda n: budget(reset_duration=n)),
+    ("budget.enforcement", lambda n: budget(enforcement=n)),
+    ("budget.calendar_aligned", lambda n: budget(calendar_aligned=n)),
+    ("budgets[0].max_limit", lambda n: key_with(budgets=[{"max_limit": n, "reset_duration": "1d"}])),
+    ("rate_limit.token_max_limit", lambda n: limit(token_max_limit=n)),
+    ("provider_configs[0].budget.max_limit", lambda n: in_config(budget={"max_limit": n, "reset_duration": "1d"})),
+    ("provider_configs[0].budget", lambda n: in_config(budget=n)),
+    ("provider_configs[0].weight", lambda n: in_config(weight=n)),
+    ("provider_configs[0]", lambda n: key_with(provider_configs=[n])),
+    ("provider_configs", lambda n: key_with(provider_configs=n)),
+    ("name", lambda n: key_with(name=n)),
+    ("team_id", lambda n: key_with(team_id=n)),
+    ("is_active", lambda n: key_with(is_active=n)),
+    ("expires_at", lambda n: key_with(expires_at=n)),
+    ("content", lambda n: key_with(content=n)),
+    ("version", lambda n: key_with(version=n)),
+    ("colour", lambda n: key_with(colour=n)),
+    ("", lambda n: json.dumps(n).encode()),
+]
+
+
+@pytest.mark.parametrize("constant", CONSTANTS)
+@pytest.mark.parametrize(("path", "body"), PATHS_OF_A_KEY, ids=[path or "body" for path, _ in PATHS_OF_A_KEY])
+def test_no_field_takes_nan_or_infinity_and_its_path_is_named(
+    path: str, body: Callable[[float], bytes], constant: str
+) -> None:
+    raw = body(CONSTANTS[constant])
+    assert constant.encode() in raw
+    error = refusal(NewVirtualKeyBody, raw)
+    assert (error["field"], error["given"]) == (path, constant)
+    assert error["allowed"]
+    assert "problems" not in error
+
+
+@pytest.mark.parametrize("constant", CONSTANTS)
+@pytest.mark.parametrize(
+    ("model", "body", "path"),
+    [
+        (ProviderBody, {"name": "p", "credential": "client", "discount_percent": "?"}, "discount_percent"),
+        (
+            ProviderBody,
+            {"name": "p", "credential": "client", "price_overrides": [{"model": "m", "input": "?", "output": 1}]},
+            "price_overrides[0].input",
+        ),
+        (PartBody, {"team_id": "t", "percent": "?"}, "percent"),
+        (
+            ImportBody,
+            {"entries": [{"message_id": "m", "started_at_ms": "?", "model": "m"}]},
+            "entries[0].started_at_ms",
+        ),
+    ],
+)
+def test_other_kinds_take_neither(model: type[Body], body: dict[str, Any], path: str, constant: str) -> None:
+    error = refusal(model, json.dumps(body).replace('"?"', constant).encode())
+    assert path in {problem["field"] for problem in error.get("problems", [error])}
+
+
+def test_a_field_that_would_take_anything_takes_neither() -> None:
+    class Loose(Body):
+        anything: Any = None
+
+    error = refusal(Loose, b'{"anything": [1, {"x": 2.5, "y": [-Infinity]}]}')
+    assert (error["field"], error["given"]) == ("anything[1].y[0]", "-Infinity")
 
 
 def test_all_faults_are_listed_at_once() -> None:

@@ -7,7 +7,7 @@ import json
 import typing
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,13 +34,14 @@ Model = TypeVar("Model", bound=Body)
 
 
 def parse_json(raw: bytes) -> Any:
-    """The JSON value. Numbers with a fraction become ``Decimal``.
+    """The JSON value. Numbers with a fraction become ``Decimal``; so do NaN, Infinity and -Infinity, which no field
+    takes: where they stand is known only to whoever knows the fields.
 
-    Raises Refusal (400) for what is not JSON, for NaN and Infinity, for a name that stands twice in one object and for
-    text that is not Unicode (half of a surrogate pair)."""
+    Raises Refusal (400) for what is not JSON, for a name that stands twice in one object and for text that is not
+    Unicode (half of a surrogate pair)."""
     try:
         text = raw.decode("utf-8")
-        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        value = json.loads(text, parse_float=Decimal, parse_constant=Decimal, object_pairs_hook=_no_duplicates)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
     except Refusal:
@@ -73,9 +74,19 @@ def read_body(model: type[Model], raw: bytes, *, creating: bool) -> Model:
             if name not in value or value[name] is None
         ]
     problems += _nulls(value, creating, frozenset(REQUIRED.get(model, ())))
+    if not problems:  # fields refuse them each in its own words; this is for a field that would not
+        problems += _constants(value, ())
     if problems or body is None:
         raise invalid(*problems)
     return body
+
+
+def _constants(value: Any, location: tuple[str | int, ...]) -> list[Problem]:
+    """NaN and infinities anywhere inside a value."""
+    if isinstance(value, Decimal) and not value.is_finite():
+        return [Problem("is not a JSON number", path_text(location), value, "finite numbers")]
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [problem for name, part in parts for problem in _constants(part, (*location, name))]
 
 
 def _nulls(value: Any, creating: bool, required: frozenset[str]) -> list[Problem]:
@@ -152,10 +163,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if found:
             return found
     return None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise invalid(Problem(f"{name} is not a JSON number.", given=name, allowed="finite numbers"))
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def _count(value: Any) -> int:
 
 
 def _weight(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not 0 <= value <= 1_000_000:
+    known = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    # Decimal's NaN raises where it is compared.
+    if not known or (isinstance(value, Decimal) and not value.is_finite()) or not 0 <= value <= 1_000_000:
         raise fault("must be a number", "0 to 1000000")
     return float(value)
 
