@@ -396,6 +396,24 @@ async def test_without_any_credential_the_enforcer_says_who_it_is_before_the_bod
         assert not w.upstream.got
 
 
+async def test_an_unknown_keys_large_body_takes_no_memory(tmp_path):
+    """Declared lengths alone must not keep others' requests out."""
+    async with world(tmp_path) as w:
+        w.enforcer.authorize = lambda ask: wire.Refused("unknown_key")
+        free_bytes = w.edge.memory.free_bytes
+        for framing in (b"content-length: 33554432", b"transfer-encoding: chunked"):
+            head = post(SMALL, close=False)[: -len(SMALL)]
+            head = head.replace(b"content-length: %d" % len(SMALL), framing)
+            raw = await w.raw(head)  # answered and closed without a byte of the body
+            assert envelope(raw)[0] == 401
+        assert [type(each) for each in w.enforcer.operations] == [wire.Authorize, wire.Authorize]
+        assert w.edge.memory.free_bytes == free_bytes
+        w.enforcer.authorize = None
+        message = b'{"model":"claude-opus-4-6","max_tokens":9,"messages":[{"role":"user","content":"%b"}]}'
+        large = message % (b"x" * 1_100_000)
+        assert (await w.raw(post(large))).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_without_any_credential_a_default_keys_request_is_served(tmp_path):
     async with world(tmp_path) as w:
         w.enforcer.default_key = True

@@ -101,6 +101,17 @@ def test_own_login_never_contains_a_virtual_key():
     assert own_login(CIMultiDict([("x-api-key", KEY)]), "x-bf-vk") == ([], "")
 
 
+@pytest.mark.parametrize("named_by", ["x-bf-vk", "authorization", "x-api-key"])
+def test_a_key_brought_along_and_sent_twice_does_not_go_up(named_by: str) -> None:
+    """Such a key has no prefix of ours."""
+    brought = "company-key-000111222333"
+    headers = CIMultiDict([("authorization", f"bearer  {brought}"), ("x-api-key", brought), ("x-bf-vk", brought)])
+    assert own_login(headers, named_by) == ([], "")
+    headers["x-api-key"] = "sk-ant-own"
+    if named_by != "x-api-key":
+        assert own_login(headers, named_by) == ([(b"x-api-key", b"sk-ant-own")], "customer")
+
+
 def test_references_resolve_within_their_bounds(tmp_path):
     (tmp_path / "good").write_text(" secret \n")
     (tmp_path / "own").write_text(KEY)

@@ -118,6 +118,15 @@ def test_no_prefix_where_the_slash_comes_first():
     assert (head.provider, head.model) == ("", "/m")
 
 
+@pytest.mark.parametrize("kind", ["text", "tool_result", "audio", "image"])
+def test_base64_that_is_not_counted_as_media_counts_as_text(kind: str) -> None:
+    """A strict bound must hold whatever a provider makes of such a block."""
+    block = {"type": kind, "source": {"type": "base64", "data": "A" * 40_000}}
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [block]}]}
+    text_bytes = read_head(json.dumps(body).encode()).features.text_bytes
+    assert (text_bytes > 40_000) is (kind != "image")
+
+
 def test_features_of_what_costs():
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 1000}}
     body = json.dumps(

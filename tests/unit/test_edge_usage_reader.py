@@ -95,7 +95,7 @@ def test_cut_anywhere_many_times(cuts):
 def test_junk_never_raises(chunks):
     reader = read(*chunks)
     reader.counts()
-    reader.estimated_output_tokens()
+    reader.estimated_output_tokens(64_000)
     json_reader = JsonReader()
     for chunk in chunks:
         json_reader.feed(chunk)
@@ -160,12 +160,13 @@ def test_cut_stream_is_estimated_from_its_text():
     deltas = [{**DELTA, "delta": {"type": "text_delta", "text": text[at : at + 12]}} for at in range(0, len(text), 12)]
     reader = read(sse(START, *deltas))
     assert not reader.finished
-    assert abs(reader.estimated_output_tokens() - len(text) / 4) < len(text) / 20
+    assert abs(reader.estimated_output_tokens(64_000) - len(text) / 4) < len(text) / 20
+    assert reader.estimated_output_tokens(7) == 7  # no more than the request allowed
 
 
 def test_estimate_is_never_below_what_the_provider_said():
     end = {"type": "message_delta", "usage": {"output_tokens": 500}}
-    assert read(sse(START, DELTA, end)).estimated_output_tokens() == 500
+    assert read(sse(START, DELTA, end)).estimated_output_tokens(400) == 500  # what the provider says counts
 
 
 def test_error_event_is_named():

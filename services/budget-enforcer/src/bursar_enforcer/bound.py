@@ -163,7 +163,8 @@ def follow(
 
     ``seen.output_tokens`` is what was produced. Once ``message_start`` was seen (``prompt_known``) the input is
     exact, and ``speed`` and ``inference_geo`` are what it says (None: what the request asked for); but server tools
-    and features without bound can still make the input grow, so the bound keeps the first figure for it. Nothing is
+    and features without bound can still make the input grow, and counts of the cache may come late, so in these cases
+    and under ``strict`` the bound keeps the first figure for it. Nothing is
     ever below what was produced: a running request is not cut."""
     produced = seen.output_tokens
     ahead = max(expectation.output_tokens, produced * OUTPUT_AHEAD_PERCENT // 100 + OUTPUT_AHEAD_TOKENS)
@@ -181,15 +182,19 @@ def follow(
         output_tokens=output,
     )
     expected = token_cost(card, counts) + seen.web_searches * card.tiers[0][1].web_search
-    if prompt_known and not features.server_tools and not features.unbounded:
+    if prompt_known and not strict and not features.server_tools and not features.unbounded:
         rates = card.at(prompt.prompt_tokens)
         bound = expected + (most_output - output) * rates.output
     else:
         bound_card = _bound_card(model, features, strict, started_at_ms)
-        input_tokens = max(most_input_tokens(model, features, strict=strict), prompt.prompt_tokens)
+        input_tokens = most_input_tokens(model, features, strict=strict)
+        if prompt_known or not strict:
+            input_tokens = max(input_tokens, prompt.prompt_tokens)
         rates = bound_card.up_to(input_tokens)
         bound = input_tokens * _dearest_input(rates, features) + most_output * rates.output
         bound += max(_searches(features), seen.web_searches) * rates.web_search
+        if strict:
+            expected = min(expected, bound)  # what is held under a strict limit does not grow by an expectation
     without = counts.prompt_tokens - counts.cache_read_tokens + output
     return _figures(
         min(book.billed_up_nusd(expected), MAX_NUSD),

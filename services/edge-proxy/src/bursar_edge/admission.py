@@ -130,30 +130,30 @@ class Enforcer:
         line = self._lines.of(key)
         if line is not None:  # others of this key wait already: first come, first served
             return await self._lines.wait(line, key, lambda: self._decide(ask))
-        reply = await self.ask(encode(ask), time.monotonic() + self._tries_s)
+        give_up_s = time.monotonic() + self._tries_s
+        reply = await self.ask(encode(ask), give_up_s)
         if isinstance(reply, Admitted):
             return reply
         if not isinstance(reply, Refused | Reserved):  # it could not decide: once more, with patience
-            reply = await self._decide(ask)
+            reply = await self._decide(ask, give_up_s)
         if isinstance(reply, Reserved):
             return await self._lines.wait(reply.counter, key, lambda: self._decide(ask), reply)
         return reply
 
     async def authorize(self, ask: Authorize, request_id: str) -> Authorized | Refused:
         """Who a caller is; no money. ``request_id`` is for log lines. Raises LedgerUnreachable."""
-        reply = await self._until_decided(encode(ask), request_id)
+        reply = await self._until_decided(encode(ask), request_id, time.monotonic() + self._tries_s)
         if isinstance(reply, Authorized | Refused):
             return reply
         raise LedgerUnreachable(type(reply).__name__)
 
-    async def _decide(self, ask: Admit) -> Admitted | Refused | Reserved:
-        reply = await self._until_decided(encode(ask), ask.request_id)
+    async def _decide(self, ask: Admit, give_up_s: float = 0.0) -> Admitted | Refused | Reserved:
+        reply = await self._until_decided(encode(ask), ask.request_id, give_up_s or time.monotonic() + self._tries_s)
         if isinstance(reply, Admitted | Refused | Reserved):
             return reply
         raise LedgerUnreachable(type(reply).__name__)
 
-    async def _until_decided(self, data: bytes, request_id: str) -> Reply:
-        give_up_s = time.monotonic() + self._tries_s
+    async def _until_decided(self, data: bytes, request_id: str, give_up_s: float) -> Reply:
         while True:
             reply = await self.ask(data, give_up_s)
             if isinstance(reply, Invalid):

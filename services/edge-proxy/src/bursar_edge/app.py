@@ -60,6 +60,9 @@ LINGER_S = 2.0
 """How long an unwanted body is read after its refusal, so that the client sees the answer and not a reset."""
 CLEANUP_S = 2.0
 """For handlers to end after their connection was closed at stop."""
+ASKED_FIRST_BYTES = 1 << 20
+"""Bytes of a body from which on it is asked whose it is before memory is set aside for it: declaring a length costs
+nothing, and few requests are longer, so that the round trip is not felt."""
 GC_ALLOCATIONS = 10_000
 """Container objects between two looks of the cycle collector: some tens of requests. Requests leave hardly any cycles,
 and the interpreter's own 700 would mean a look with every request or two."""
@@ -293,10 +296,12 @@ class Edge:
             self._refuse(incoming, Refused(problem.reason), request_id, problem.detail)
 
     async def _inference(self, incoming: Incoming, request_id: str, told: HeadFacts) -> None:
-        if not told.key_hashes:
-            # Only a default key lets such a request in: asked before its body may take memory.
-            who = await who_asks(self.parts, Authorize(()), request_id)
-            if isinstance(who, Refused):
+        if not told.key_hashes or self._is_large(incoming):
+            # Asked before its body may take memory: nobody's request does not. Without a key only a default key lets it
+            # in. What a known owner is refused for is decided, and recorded, at its admission.
+            named = bool(told.key_hashes)
+            who = await who_asks(self.parts, Authorize(told.key_hashes), request_id, decided_later=named)
+            if isinstance(who, Refused) and (not named or who.owners is None):
                 if not incoming.payload.is_eof():
                     incoming.keep_alive = False
                 send(incoming, say(who, request_id), request_id)
@@ -322,6 +327,12 @@ class Edge:
                 await count_tokens(self.parts, incoming, request_id, told, head)
         finally:
             lease.release()
+
+    def _is_large(self, incoming: Incoming) -> bool:
+        length = incoming.length
+        if length is None:
+            return not incoming.payload.is_eof()
+        return ASKED_FIRST_BYTES < length <= self._limits.body_bytes
 
     @property
     def active(self) -> int:

@@ -45,6 +45,11 @@ def presented(headers: Mapping[str, str]) -> tuple[KeyHash, ...]:
     return tuple(found)
 
 
+def _credential(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name) or ""
+    return bearer(value) if name == "authorization" else value.strip()
+
+
 def bearer(value: str) -> str:
     """The token of an ``Authorization: Bearer`` value, else empty."""
     scheme, _, token = value.partition(" ")
@@ -117,9 +122,12 @@ def own_login(headers: Mapping[str, str], key_header: str) -> tuple[list[tuple[b
     ``subscription`` for a login (bearer token), ``customer`` for an API key. Empty where there is none."""
     found: list[tuple[bytes, bytes]] = []
     billing = ""
+    key = _credential(headers, key_header)
     for name in ("authorization", "x-api-key"):
         value = headers.get(name)
         if name == key_header or not value or KEY_PREFIX in value:
+            continue
+        if _credential(headers, name) == key:  # the key once more: a key brought along has no prefix to know it by
             continue
         found.append((name.encode(), value.encode("utf-8", "surrogateescape")))
         billing = billing or ("subscription" if name == "authorization" else "customer")

@@ -27,8 +27,10 @@ MAX_LISTED_MODELS = 1000
 """Models of one page, as the provider has it."""
 
 
-async def who_asks(parts: Parts, ask: Authorize, request_id: str) -> Authorized | Refused:
-    """As the enforcer knows the caller; refusals that are nobody's are counted."""
+async def who_asks(
+    parts: Parts, ask: Authorize, request_id: str, *, decided_later: bool = False
+) -> Authorized | Refused:
+    """As the enforcer knows the caller; refusals are counted, but those of known owners that are ``decided_later``."""
     try:
         reply = await parts.enforcer.authorize(ask, request_id)
     except LedgerUnreachable as problem:
@@ -36,7 +38,7 @@ async def who_asks(parts: Parts, ask: Authorize, request_id: str) -> Authorized 
         reply = Refused("ledger_unreachable")
     if isinstance(reply, Refused) and reply.owners is None:
         parts.samples.refused(reply.reason, ask.key_hashes, request_id)
-    if isinstance(reply, Refused):
+    if isinstance(reply, Refused) and (reply.owners is None or not decided_later):
         parts.meter.refused(reply.reason, reply.owners, model=ask.model, provider=ask.provider)
     return reply
 

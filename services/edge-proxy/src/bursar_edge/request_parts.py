@@ -121,6 +121,9 @@ LENIENT = msgspec.defstruct(
 """The same names with any shape: for bodies the provider will probably refuse."""
 
 
+_MEDIA = ("image", "document", "container_upload")
+
+
 class _Tally:
     __slots__ = ("base64_bytes", "cache_1h", "documents", "images", "urls")
 
@@ -141,15 +144,15 @@ class _Tally:
         control = block.cache_control
         if control is not None and control.ttl == "1h":
             self.cache_1h = True
-        source = block.source
+        source, kind = block.source, block.type
         if source is not None and not isinstance(source, str):
-            if source.type == "base64":
+            # Counted below as what it is; in a block of any other kind it counts as the text it may be taken for.
+            if source.type == "base64" and kind in _MEDIA:
                 self.base64_bytes += max(len(memoryview(source.data)) - 2, 0)
             elif source.type in ("url", "file"):
                 self.urls += 1
             elif source.content is not None:
                 self.blocks(source.content, depth + 1)
-        kind = block.type
         if kind == "image":
             self.images += 1
         elif kind in ("document", "container_upload"):

@@ -64,7 +64,9 @@ def close(facts: Facts, outcome: Outcome, book: PriceBook | None, ended_at_ms: i
     if reader is not None and (exact or (outcome == "interrupted" and reader.started)):
         counts = reader.counts()
         if not exact:
-            counts = msgspec.structs.replace(counts, output_tokens=reader.estimated_output_tokens())
+            counts = msgspec.structs.replace(
+                counts, output_tokens=reader.estimated_output_tokens(facts.head.max_tokens)
+            )
     if counts is None or reader is None or book is None:
         return _held(facts, outcome if book is not None or not exact else "unreadable", ended_at_ms, counts)
     price = cost(
@@ -100,12 +102,19 @@ def _held(facts: Facts, outcome: Outcome, ended_at_ms: int, counts: UsageCounts 
     return Closing(usage, amounts, None, False)
 
 
+def _cut(counts: UsageCounts, facts: Facts, reader: UsageReader) -> UsageCounts:
+    """The counts of a stream that is not at its end: how much it has produced is an estimate."""
+    return msgspec.structs.replace(counts, output_tokens=reader.estimated_output_tokens(facts.head.max_tokens))
+
+
 def so_far(facts: Facts, now_ms: int) -> Usage:
     """The event of a request still running, for its renewal: what is charged if this process dies."""
     reader = facts.reader
     counts: UsageCounts | None = None
     if reader is not None and reader.started:
-        counts = msgspec.structs.replace(reader.counts(), output_tokens=reader.estimated_output_tokens())
+        counts = msgspec.structs.replace(
+            reader.counts(), output_tokens=reader.estimated_output_tokens(facts.head.max_tokens)
+        )
     return _event(facts, "expired", now_ms, counts, Amounts(), 0, estimated=True)
 
 

@@ -88,11 +88,12 @@ class UsageReader:
             return []
         return [(_text(each.get("model")), counts_of(each)) for each in iterations if isinstance(each, dict)]
 
-    def estimated_output_tokens(self) -> int:
-        """Output of a cut stream, from the text that was relayed; at least what the provider last said."""
+    def estimated_output_tokens(self, max_tokens: int) -> int:
+        """Output of a cut stream, from the text that was relayed: at least what the provider last said, and else at
+        most what the request allowed."""
         text_bytes = self.delta_bytes - self.delta_events * DELTA_FRAME_BYTES
         estimate = max(-(-text_bytes // BYTES_PER_TOKEN), self.delta_events)
-        return max(estimate, _count(self._usage, "output_tokens") or 0)
+        return max(min(estimate, max_tokens), _count(self._usage, "output_tokens") or 0)
 
     # ---- feeding
 
