@@ -236,6 +236,10 @@ def test_stop_kill_and_start_again(machine: Machine) -> None:
     children = list(machine.children().values())
     assert machine.up.terminate(60) == 0
     assert "Stopped." in machine.up.output()
+    assert not Home(machine.home).address.exists()
+    asked = bursar(machine.folder, "keys", "--home", str(machine.home), "list")
+    assert (asked.returncode, asked.stderr.count("\n")) == (1, 1)
+    assert f"No Bursar is running in {machine.home}" in asked.stderr
     assert psutil.wait_procs(children, timeout=20)[1] == []
 
     machine.start()

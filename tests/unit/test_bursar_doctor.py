@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,7 +153,9 @@ def test_an_own_login_stays_and_the_key_goes_beside_it() -> None:
 
 def test_where_url_key_and_token_come_from(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert find_url(home, None) == "http://localhost:8080"
+    with pytest.raises(NotKnown, match=f"^No Bursar is running in {tmp_path}: start it .* --home {tmp_path}.* --url"):
+        find_url(home, None)
+    assert find_url(home, "http://b/anthropic/") == "http://b"
     with pytest.raises(NotKnown, match="--key"):
         find_key(home, None)
     assert find_admin_token(home, None, {}) == ""
@@ -166,6 +169,52 @@ def test_where_url_key_and_token_come_from(tmp_path: Path) -> None:
     assert find_admin_token(home, None, {}) == "kept"
     assert find_admin_token(home, None, {"BURSAR_ADMIN_TOKEN": "e"}) == "e"
     assert find_admin_token(home, "g", {"BURSAR_ADMIN_TOKEN": "e"}) == "g"
+
+
+def test_only_the_default_home_has_a_default_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_url(Home.at("~/.bursar"), None) == "http://localhost:8080"
+    with pytest.raises(NotKnown):
+        find_url(Home.at("~/.bursar2"), None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("keys", "--home", "{home}", "list"),
+        ("keys", "--home", "{home}", "create", "n"),
+        ("claude", "--home", "{home}"),
+        ("connect", "--home", "{home}", "--key", "k", "--settings", "{home}/s.json"),
+        ("doctor", "--home", "{home}", "--settings", "{home}/s.json"),
+        ("quota", "--home", "{home}", "--key", "k"),
+        ("usage", "--home", "{home}"),
+        ("import", "{home}", "--home", "{home}"),
+        ("export", "focus", "--home", "{home}", "--month", "2026-11"),
+        ("close", "--home", "{home}"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_chosen_home_without_a_bursar_is_never_another_ones(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("somebody was asked")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", asked)
+    monkeypatch.setattr("http.client.HTTPConnection.request", asked)
+    for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "BURSAR_", "CLAUDE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ran = CliRunner().invoke(main, [word.format(home=tmp_path) for word in words])
+    assert ran.exit_code == 1
+    [said] = [line for line in ran.output.splitlines() if "No Bursar is running" in line]
+    assert f"No Bursar is running in {tmp_path}: start it with `bursar up --home {tmp_path}`" in said
+    assert "localhost" not in ran.output
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_help_of_a_command_needs_no_bursar(tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["keys", "--home", str(tmp_path), "create", "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize(

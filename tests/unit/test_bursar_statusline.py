@@ -118,7 +118,7 @@ def test_the_key_is_the_one_claude_code_uses(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "CLAUDE_CONFIG_DIR": str(tmp_path)}
     (tmp_path / "home").mkdir()
     home.first_key.write_text("sk-bf-first\n")
-    assert which(environ, home) == ("http://localhost:8080", "sk-bf-first")
+    assert which(environ, home) == ("", "sk-bf-first")
     env = {
         "ANTHROPIC_BASE_URL": "https://b.example/anthropic",
         "ANTHROPIC_CUSTOM_HEADERS": "a: b\nX-BF-VK: sk-bf-beside",

@@ -11,16 +11,20 @@ from pathlib import Path
 import click
 
 from bursar import cli_client, cli_finance, cli_money
+from bursar.here import NotKnown
 
 PORT = click.IntRange(0, 65535)
 
 
 class Commands(click.Group):
-    """Says in one sentence what to install where a command needs the services and only the client is there."""
+    """Says in one sentence what is needed and not known, and what to install where a command needs the services and
+    only the client is there."""
 
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
+        except NotKnown as refusal:
+            raise click.ClickException(str(refusal)) from None
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if missing == "bursar":  # a fault of ours, not a thin install

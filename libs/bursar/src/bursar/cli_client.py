@@ -125,11 +125,16 @@ def doctor(home: str, url: str | None, settings: Path | None) -> None:
     from bursar.doctor import examine
     from bursar.first_key import stored_first_key
 
-    where = Home.at(home)
+    where, not_known = Home.at(home), ""
+    try:
+        address = find_url(where, url)
+    except NotKnown as refusal:
+        address, not_known = "", str(refusal)
     findings = examine(
         os.environ,
         settings or default_settings_path(os.environ),
-        url=find_url(where, url),
+        url=address,
+        not_known=not_known,
         first_key=stored_first_key(where),
         given=url is not None,
     )
@@ -184,7 +189,8 @@ def keys(context: click.Context, home: str, url: str | None, token: str | None) 
     from bursar.admin_client import AdminClient
 
     where = Home.at(home)
-    context.obj = AdminClient(find_url(where, url), find_admin_token(where, token, os.environ))
+    # Called by the commands below: their --help needs nothing that runs.
+    context.obj = lambda: AdminClient(find_url(where, url), find_admin_token(where, token, os.environ))
 
 
 def _asked(ask: Callable[[], Any]) -> Any:
@@ -201,20 +207,20 @@ def _asked(ask: Callable[[], Any]) -> Any:
 @click.option("--team", help="Name or id of the team it belongs to.")
 @click.option("--budget", "budgets", multiple=True, help="Dollars per window, e.g. 100/1M or 5/1d; may be repeated.")
 @click.pass_obj
-def create_key(client: Any, name: str, team: str | None, budgets: tuple[str, ...]) -> None:
+def create_key(client: Callable[[], Any], name: str, team: str | None, budgets: tuple[str, ...]) -> None:
     """Make a virtual key and print its value, which is shown this once."""
     from bursar.admin_client import read_budget
 
-    key = _asked(lambda: client.create_key(name, team=team, budgets=[read_budget(text) for text in budgets]))
+    key = _asked(lambda: client().create_key(name, team=team, budgets=[read_budget(text) for text in budgets]))
     click.echo(f"{key['name']}  {key['id']}", err=True)
     click.echo(key["value"])
 
 
 @keys.command("list")
 @click.pass_obj
-def list_keys(client: Any) -> None:
+def list_keys(client: Callable[[], Any]) -> None:
     """One line a key: id, name, team or customer, whether it is active, what its budgets have spent."""
-    for key in _asked(client.list_keys):
+    for key in _asked(client().list_keys):
         budgets = ", ".join(_budget_line(budget) for budget in key.get("budgets") or ())
         state = "active" if key.get("is_active", True) else "inactive"
         click.echo("  ".join([key["id"], key["name"], key["owner"] or "-", state, budgets]).rstrip())
@@ -235,8 +241,8 @@ def _dollars(amount: float | None) -> str:
 @keys.command("rotate")
 @click.argument("key_id")
 @click.pass_obj
-def rotate_key(client: Any, key_id: str) -> None:
+def rotate_key(client: Callable[[], Any], key_id: str) -> None:
     """Give a key a new value and print it; the old value stops working at once."""
-    key = _asked(lambda: client.rotate_key(key_id))
+    key = _asked(lambda: client().rotate_key(key_id))
     click.echo(f"{key['name']}  {key['id']}", err=True)
     click.echo(key["value"])

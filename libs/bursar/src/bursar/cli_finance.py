@@ -14,7 +14,7 @@ import click
 
 from bursar.cli_client import home_option, url_option
 from bursar.cli_money import ask, token_option
-from bursar.here import find_admin_token, find_url
+from bursar.here import NotKnown, find_admin_token, find_url
 from bursar.home import Home
 
 ADMIN_KEY_NAMES = ("ANTHROPIC_ADMIN_KEY", "ANTHROPIC_ADMIN_API_KEY")
@@ -125,7 +125,7 @@ def reconcile(
             f"/api/finance/provider-bill?{query}",
             find_admin_token(where, token, os.environ),
         )
-    except BillUnreadable as refusal:
+    except (BillUnreadable, NotKnown) as refusal:
         click.echo(f"Error: {refusal}", err=True)
         sys.exit(2)
     except click.ClickException as refusal:

@@ -32,10 +32,17 @@ def wrong(text: str) -> Finding:
 
 
 def examine(
-    environ: Mapping[str, str], settings_path: Path, *, url: str, first_key: str, given: bool = False
+    environ: Mapping[str, str],
+    settings_path: Path,
+    *,
+    url: str,
+    first_key: str,
+    given: bool = False,
+    not_known: str = "",
 ) -> list[Finding]:
     """Everything that can be said without changing anything. ``url`` and ``first_key`` are those of this machine's
-    Bursar, used where nothing is set for Claude Code (``given``: asked for by name, so looked at in any case)."""
+    Bursar, used where nothing is set for Claude Code (``given``: asked for by name, so looked at in any case;
+    ``not_known``: why there is no ``url``)."""
     findings: list[Finding] = []
     try:
         configured = {name: str(value) for name, value in read_env(settings_path).items()}
@@ -59,6 +66,8 @@ def examine(
             )
         )
     key = effective.get("ANTHROPIC_AUTH_TOKEN") or effective.get("ANTHROPIC_API_KEY") or first_key
+    if not base and not_known:
+        return [*findings, wrong(not_known)]
     return findings + reach(f"{url}/anthropic" if given or not base else base, key, effective)
 
 

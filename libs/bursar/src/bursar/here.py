@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bursar.first_key import stored_first_key
-from bursar.home import Home
+from bursar.home import DEFAULT_HOME, Home
 
 DEFAULT_URL = "http://localhost:8080"
 
@@ -19,12 +20,18 @@ class NotKnown(Exception):
 
 
 def find_url(home: Home, given: str | None) -> str:
-    """``--url``, else the address that ``bursar up`` wrote down, else the default."""
+    """``--url``, else the address that ``bursar up`` wrote down, else, of the default home alone, the default: what
+    answers there need not be the Bursar of a home that was chosen. Raises NotKnown."""
     if given:
         return given.rstrip("/").removesuffix("/anthropic")
     with suppress(OSError):
         if written := home.address.read_text().strip():
             return written
+    if home != Home.at(DEFAULT_HOME):
+        raise NotKnown(
+            f"No Bursar is running in {home.path}: start it with `bursar up --home {shlex.quote(str(home.path))}`, or "
+            "say with --url which one is meant."
+        )
     return DEFAULT_URL
 
 

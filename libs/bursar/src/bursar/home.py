@@ -72,7 +72,7 @@ class Home:
 
     @property
     def address(self) -> Path:
-        """URL of the running (or last) edge."""
+        """URL of the running edge; a clean stop deletes it."""
         return self.run / "address"
 
     @property

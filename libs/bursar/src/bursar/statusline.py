@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.claude_settings import SettingsRefused, default_settings_path, read_env
-from bursar.here import find_url
+from bursar.here import NotKnown, find_url
 from bursar.home import Home
 from bursar.quota_client import QuotaUnknown, ask_quota
 from bursar.quota_text import status_line
@@ -52,9 +52,13 @@ def line(environ: Mapping[str, str], home: Home, said: bytes) -> str:
 
 
 def _line(environ: Mapping[str, str], home: Home, said: bytes) -> str:
-    url, key = which(environ, home)
+    base, key = which(environ, home)
     if not key:
         return "bursar: no key (run `bursar connect`)"
+    try:
+        url = find_url(home, base or None)
+    except NotKnown:
+        return "bursar: not running"
     now = datetime.now().astimezone()
     midnight_s = int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
     path = cache_path(environ, f"{url}\n{key}\n{midnight_s}")
@@ -70,7 +74,8 @@ def _line(environ: Mapping[str, str], home: Home, said: bytes) -> str:
 
 
 def which(environ: Mapping[str, str], home: Home) -> tuple[str, str]:
-    """URL and key that Claude Code itself uses: its environment, else its settings, else the local home."""
+    """URL and key that Claude Code itself uses: its environment, else its settings. Without a key there, the local
+    home's; without a URL, empty."""
     env: dict[str, Any] = dict(environ)
     if not _key_in(env):
         try:
@@ -84,7 +89,7 @@ def which(environ: Mapping[str, str], home: Home) -> tuple[str, str]:
         except OSError:
             return "", ""
     base = str(env.get("ANTHROPIC_BASE_URL") or "")
-    return find_url(home, base or None), key
+    return (find_url(home, base) if base else ""), key
 
 
 def _key_in(env: Mapping[str, Any]) -> str:

@@ -101,15 +101,23 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
             supervisor.watch()
         except Stopped:
             pass
+        _forget_address(home)
         tell("Stopping: streams are finished first (Ctrl-C again ends them).")
         supervisor.stop()
         tell("Stopped.")
         return 0
     except BaseException:
+        _forget_address(home)
         supervisor.stop(quiet=True)
         raise
     finally:
         lock.drop()
+
+
+def _forget_address(home: Home) -> None:
+    """Somebody else's Bursar may be the next one there."""
+    with suppress(OSError):
+        home.address.unlink()
 
 
 def read_provider_config(path: Path | None) -> list[dict[str, Any]] | None:
