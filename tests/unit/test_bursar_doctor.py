@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from bursar.admin_client import AdminClient, AdminRefused, read_budget
 from bursar.claude import LaunchRefused, claude_environment, launch
 from bursar.cli import main
-from bursar.doctor import conflicts, examine
+from bursar.doctor import MODELS, conflicts, examine
 from bursar.first_key import make_first_key
 from bursar.here import NotKnown, find_admin_token, find_key, find_url
 from bursar.home import Home, StartRefused
@@ -122,11 +122,73 @@ def test_what_is_wrong_with_the_gateway_is_named(server: Any, shell: dict[str, s
     assert "no model" in only({"/anthropic/v1/models": (200, {"data": []})})
     assert "No key is set" in only({}, key="")
     assert "may not use; allowed: claude-opus-4-8" in only({}, {"ANTHROPIC_MODEL": "claude-opus-4-1"})
+    for name in MODELS:
+        for model in ("claude-opus-4-1", "gpt-5", "anthropic/claude-opus-4-1[1m]", "opus-4-8", "opusplus"):
+            assert only({}, {name: model}).startswith(f"{name} is {model}, which the key may not use")
     assert "ENABLE_TOOL_SEARCH" in only({}, {"ANTHROPIC_BASE_URL": f"{url}/anthropic"})
     assert "bursar up" in problems(shell, "http://127.0.0.1:1", path)[0]
     assert "npm install" in problems({"PATH": "/nowhere"}, url, path)[0]
     path.write_text("{")
     assert "not valid JSON" in only({})
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("", "opus", "Sonnet", "haiku", "opusplan", "default", "best", "inherit", "sonnet[1m]", "opusplan[1M]"),
+        *("claude-opus-4-8", "claude-opus-4-8[1m]", "claude-opus-4-8-20260301", "anthropic/claude-opus-4-8"),
+    ],
+)
+def test_models_that_are_fine(server: Any, shell: dict[str, str], tmp_path: Path, model: str) -> None:
+    url, handler = server
+    handler.known = HEALTHY
+    assert problems(shell | dict.fromkeys(MODELS, model), url, tmp_path / "none.json") == []
+
+
+UNKNOWN = "Check ANTHROPIC_AUTH_TOKEN: this gateway does not know the key it was sent."
+
+
+@pytest.mark.parametrize(
+    ("environ", "configured", "source", "fix"),
+    [
+        ({"ANTHROPIC_API_KEY": "sk-ant-1"}, {}, "ANTHROPIC_API_KEY (the shell)", "unset ANTHROPIC_API_KEY and export"),
+        ({"ANTHROPIC_API_KEY": "sk-bf-1"}, {}, "ANTHROPIC_API_KEY (the shell)", "bursar keys create"),
+        ({"ANTHROPIC_AUTH_TOKEN": "sk-bf-1"}, {}, "ANTHROPIC_AUTH_TOKEN (the shell)", "bursar keys create"),
+        ({"ANTHROPIC_AUTH_TOKEN": "sk-ant-1"}, {}, "ANTHROPIC_AUTH_TOKEN (the shell)", "one: export ANTHROPIC_AUTH"),
+        ({}, {"ANTHROPIC_API_KEY": "sk-bf-1"}, "ANTHROPIC_API_KEY ({path})", "bursar keys create"),
+        (
+            {"ANTHROPIC_API_KEY": "sk-ant-1", "ANTHROPIC_CUSTOM_HEADERS": "a: b\nX-BF-VK: sk-bf-1"},
+            {},
+            "ANTHROPIC_CUSTOM_HEADERS (the shell)",
+            "bursar keys create",
+        ),
+        ({}, {}, "this machine's first key", "bursar keys create"),
+    ],
+)
+def test_the_variable_that_supplied_the_key_is_named(
+    server: Any,
+    shell: dict[str, str],
+    tmp_path: Path,
+    environ: dict[str, str],
+    configured: dict[str, str],
+    source: str,
+    fix: str,
+) -> None:
+    url, handler = server
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"env": configured}))
+    source = source.format(path=path)
+    handler.known = HEALTHY | {"/anthropic/v1/models": (401, {"error": {"message": UNKNOWN}})}
+    [problem] = problems(shell | environ, url, path)
+    said = f"401: Check {source.partition(' (')[0]}: this gateway does not know the key it was sent"
+    assert problem.startswith(f"The key in {source} is not accepted ({said}): ")
+    assert fix in problem
+    assert "sk-" not in problem
+    if source.startswith("ANTHROPIC_API_KEY"):
+        assert "Check ANTHROPIC_AUTH_TOKEN" not in problem
+    handler.known = HEALTHY
+    found = examine(shell | environ, path, url=url, first_key="sk-bf-first")
+    assert f"The key in {source} is known and may use 1 models." in [finding.text for finding in found]
 
 
 def test_the_launched_environment_has_the_three_lines_and_no_other_credential() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,20 @@ from bursar.claude_settings import SettingsRefused, read_env
 from bursar.local_http import Answer, call
 
 LINES = ("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "ENABLE_TOOL_SEARCH")
+MODELS = (
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL",
+    "ANTHROPIC_SMALL_FAST_MODEL",
+    "CLAUDE_CODE_SUBAGENT_MODEL",
+)
+"""Variables that name a model to Claude Code."""
+ALIASES = frozenset({"default", "best", "opus", "sonnet", "haiku", "fable", "opusplan", "inherit"})
+"""Claude Code's own words for a model; it makes a name of them before it asks."""
+_LONG_CONTEXT = re.compile(r"(\[1m\])+$", re.IGNORECASE)
+"""Tells Claude Code to ask for the long context; it is not sent."""
 _PROVIDER_SWITCHES = tuple(name for name in CONFLICTING if name.startswith("CLAUDE_CODE_USE_"))
 
 
@@ -65,10 +80,21 @@ def examine(
                 "every request, which costs more; export ENABLE_TOOL_SEARCH=true"
             )
         )
-    key = effective.get("ANTHROPIC_AUTH_TOKEN") or effective.get("ANTHROPIC_API_KEY") or first_key
+    name, key = key_of(effective)
+    source = f"{name} ({settings_path if name in configured else 'the shell'})" if key else "this machine's first key"
     if not base and not_known:
         return [*findings, wrong(not_known)]
-    return findings + reach(f"{url}/anthropic" if given or not base else base, key, effective)
+    return findings + reach(f"{url}/anthropic" if given or not base else base, key or first_key, effective, source)
+
+
+def key_of(effective: Mapping[str, str]) -> tuple[str, str]:
+    """The variable that Claude Code's virtual key is in, and the key; both empty where none is set. Pure."""
+    for line in effective.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines():
+        header, _, value = line.partition(":")
+        if header.strip().lower() == "x-bf-vk" and value.strip():
+            return "ANTHROPIC_CUSTOM_HEADERS", value.strip()
+    names = ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY")
+    return next(((name, effective[name]) for name in names if effective.get(name)), ("", ""))
 
 
 def conflicts(environ: Mapping[str, str], configured: Mapping[str, str], settings_path: Path) -> list[Finding]:
@@ -97,8 +123,8 @@ def conflicts(environ: Mapping[str, str], configured: Mapping[str, str], setting
     return findings
 
 
-def reach(base: str, key: str, effective: Mapping[str, str]) -> list[Finding]:
-    """Whether Bursar answers at ``base``, knows the key, and serves the model that is set."""
+def reach(base: str, key: str, effective: Mapping[str, str], source: str) -> list[Finding]:
+    """Whether Bursar answers at ``base``, knows the key (found in ``source``), and serves the models that are set."""
     root = base.removesuffix("/anthropic")
     try:
         health = call(root, "GET", "/healthz")
@@ -114,17 +140,38 @@ def reach(base: str, key: str, effective: Mapping[str, str]) -> list[Finding]:
     except OSError as error:
         return [*findings, wrong(f"{base}/v1/models does not answer ({error}): look at the logs of `bursar up`.")]
     if answer.status != 200:
-        fix = "ask for a new key, or `bursar keys create NAME`" if answer.status == 401 else "ask whoever made the key"
-        return [*findings, wrong(f"The key is not accepted ({answer.status}: {_message(answer)}): {fix}.")]
+        # The gateway cannot know which variable supplied the key, and names the usual one.
+        said = _message(answer).rstrip(".").replace("ANTHROPIC_AUTH_TOKEN", source.partition(" (")[0])
+        fix = _fix(answer.status, key, source)
+        return [*findings, wrong(f"The key in {source} is not accepted ({answer.status}: {said}): {fix}.")]
     value = answer.json()
     models = [str(entry.get("id")) for entry in value.get("data", [])] if isinstance(value, dict) else []
     if not models:
-        return [*findings, wrong("The key is known but may use no model: ask whoever made it for allowed_models.")]
-    findings.append(ok(f"The key is known and may use {len(models)} models."))
-    wanted = effective.get("ANTHROPIC_MODEL", "").rpartition("/")[2].removesuffix("[1m]")
-    if wanted.startswith("claude-") and not any(wanted == model or wanted.startswith(f"{model}-") for model in models):
-        findings.append(wrong(f"ANTHROPIC_MODEL is {wanted}, which the key may not use; allowed: {_few(models)}."))
-    return findings
+        return [*findings, wrong(f"The key in {source} may use no model: ask whoever made it for allowed_models.")]
+    findings.append(ok(f"The key in {source} is known and may use {len(models)} models."))
+    return findings + [
+        wrong(f"{name} is {effective[name].strip()}, which the key may not use; allowed: {_few(models)}.")
+        for name in MODELS
+        if not _may_use(effective.get(name, ""), models)
+    ]
+
+
+def _may_use(named: str, models: list[str]) -> bool:
+    """Whether a variable's model is among the key's: one of them, a dated form of one, or Claude Code's own word."""
+    wanted = _LONG_CONTEXT.sub("", named.strip().lower()).strip().rpartition("/")[2]
+    if not wanted or wanted in ALIASES:
+        return True
+    return any(wanted == model or wanted.startswith(f"{model}-") for model in (each.lower() for each in models))
+
+
+def _fix(status: int, key: str, source: str) -> str:
+    if status != 401:
+        return "ask whoever made the key"
+    if not key.startswith("sk-ant-"):
+        return "ask for a new key, or `bursar keys create NAME`"
+    name = source.partition(" ")[0]
+    unset = "" if name == "ANTHROPIC_AUTH_TOKEN" else f"unset {name} and "
+    return f"it is a provider's key, not a virtual one: {unset}export ANTHROPIC_AUTH_TOKEN=<your virtual key>"
 
 
 def _health(root: str, answer: Answer) -> Finding:
