@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.claude_settings import SettingsRefused, connect, disconnect, wanted_lines
+from bursar.cli import main
 
 LINES = wanted_lines("http://localhost:8080", "sk-bf-new")
 NAMES = st.sampled_from([*LINES, "PATH", "env", "", "zażółć", 'quo"te'])
@@ -210,3 +212,14 @@ def test_a_status_line_changed_since_is_left_and_named(path: Path) -> None:
     assert connect(path, LINES, STATUS) is True
     path.write_text(json.dumps(json.loads(path.read_text()) | {"statusLine": "mine"}))
     assert disconnect(path).left == ("statusLine",)
+
+
+def test_help_and_readme_name_everything_that_connect_writes() -> None:
+    said = CliRunner().invoke(main, ["connect", "--help"]).output
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [line] = [line for line in readme.splitlines() if line.startswith("    bursar connect ")]
+    for name in (*LINES, "statusLine", "--no-statusline"):
+        assert name in said
+        assert name in readme
+    assert "statusLine" in said.partition("settings.json")[0]
+    assert "statusLine" in line

@@ -66,10 +66,11 @@ def claude(
 @click.option("--settings", type=click.Path(path_type=Path), help="settings.json; default: Claude Code's own.")
 @click.option("--no-statusline", is_flag=True, help="Leave Claude Code's status line alone.")
 def connect(home: str, url: str | None, key: str | None, settings: Path | None, no_statusline: bool) -> None:
-    """Write Bursar's three lines into Claude Code's settings.json.
+    """Write Bursar's three lines and a statusLine into Claude Code's settings.json.
 
-    ANTHROPIC_BASE_URL, ANTHROPIC_AUTH_TOKEN and ENABLE_TOOL_SEARCH in its `env`, and `bursar statusline` as its status
-    line unless you have one; nothing else changes, and `bursar disconnect` undoes exactly these.
+    ANTHROPIC_BASE_URL, ANTHROPIC_AUTH_TOKEN and ENABLE_TOOL_SEARCH in its `env`, and `bursar statusline` as its
+    `statusLine` unless you have one (--no-statusline: never); nothing else changes, and `bursar disconnect` undoes
+    exactly these.
     """
     import shlex
 
