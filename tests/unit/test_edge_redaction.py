@@ -70,6 +70,20 @@ IN_CONTEXT = [
     ("export MY_API_KEY='abcdefgh'", "abcdefgh"),
     ('{"password": "correcthorse"}', "correcthorse"),
     ('{\\"client_secret\\": \\"correcthorse\\"}', "correcthorse"),
+    ("password=hunter2secret", "hunter2secret"),
+    ("password: hunter2secret", "hunter2secret"),
+    ("db_password = 'hunter2secret'", "hunter2secret"),
+    ("db_password = 'correcthorse'", "correcthorse"),
+    ('my_secret := "correcthorse"', "correcthorse"),
+    ("jdbc:x://h/d?user=a&password=correcthorse&ssl=1", "correcthorse"),
+    ("token=abcdef1234567890abcdef", "abcdef1234567890abcdef"),
+    ("token=1234567890abcdef,", "1234567890abcdef"),
+    ("api_key: 9f8e7d6c5b4a39281706f5e4", "9f8e7d6c5b4a39281706f5e4"),
+    ("  apiKey: 9f8e7d6c5b4a39281706f5e4\\n", "9f8e7d6c5b4a39281706f5e4"),
+    ("client_secret_prod = h1unter\n", "h1unter"),
+    ("access_token=" + ALNUM * 20, ALNUM),
+    ("curl -u admin:hunter2secret https://example.com", "hunter2secret"),
+    ("curl -sS --user 'admin:hunter2secret' https://example.com", "hunter2secret"),
     (PEM, "MIIEpAIBAAKCAQEA7"),
     (json.dumps(PEM), "MIIEpAIBAAKCAQEA7"),
     (json.dumps(json.dumps(PEM)), "MIIEpAIBAAKCAQEA7"),
@@ -89,6 +103,15 @@ HARMLESS = [
     "API_KEY=$ANTHROPIC_API_KEY",
     "Bearer of bad news",
     "the secret: to live",
+    "the token: it is what you were given; the password: something only you know",
+    "max_tokens: 4096, tokens=1234567, token_count = 1234567, token: 1234567",
+    "tokenizer: gpt2-medium and secretary: agent007",
+    "token_url = 'https://example.com/oauth2' with secretName: database1",
+    "token = base64.b64encode(raw) and secret = sha256_of(value)",
+    "def f(password: str, token: Optional[str]) -> g(password=password, secret=the_secret)",
+    "password=${DB_PASSWORD_1} password=$DB_PASSWORD_1 pwd=/home/user1/project",
+    "if token == expected_1: docker run -u 1000:1000 image",
+    'curl -u "$USER:$PASSWORD" https://example.com',
     "",
 ]
 
@@ -166,6 +189,16 @@ def test_no_secret_survives_being_streamed_in_pieces(value: str, before: str, af
 
 def test_every_built_in_expression_names_one_secret() -> None:
     assert REDACTOR._built_in.groups == len(BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["token=a1AKIAIOSFODNN7EXAMPLE", "curl AKIAIOSFODNN7EXAMPLE ", "token=aAKIAIOSFODNNNEXAMPLE", "password='a1"],
+)
+def test_a_long_run_of_beginnings_is_left_without_a_secret(piece: str) -> None:
+    text = piece * 20_000 + "("
+    clean, _ = REDACTOR.redact(text)
+    assert "AKIAIOSFODNN" not in clean
 
 
 # ---- an operator's expressions
