@@ -69,6 +69,13 @@ BROKEN = [
     json.dumps(line(message_id="")).encode(),
     b'{"usage": \xff\xfe}',
     b"[" * 100_000 + b'"usage"',
+    b"not json at all",
+    b'{"type": "user", "message": ',
+    b"[1, 2]",
+    b'"text"',
+    b"null",
+    b"\xff\xfe",
+    b"[" * 100_000,
 ]
 
 
@@ -92,7 +99,9 @@ def test_a_huge_line_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_no_request_is_not_counted(tmp_path: Path) -> None:
     made_up = line()
     made_up["message"]["model"] = "<synthetic>"
-    write(tmp_path / "s.jsonl", made_up, {"type": "user", "usage": 1}, b"", line(request_id=None))
-    assert list(read_logs(tmp_path, Reading())) == ["msg_1\n"]
+    write(tmp_path / "s.jsonl", made_up, {"type": "user", "usage": 1}, b"", b"  \r", line(request_id=None))
+    reading = Reading()
+    assert list(read_logs(tmp_path, reading)) == ["msg_1\n"]
+    assert (reading.unreadable, reading.notes) == (0, [])
     with pytest.raises(OSError, match="nowhere"):
         read_logs(tmp_path / "nowhere", Reading())

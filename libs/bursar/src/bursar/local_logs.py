@@ -2,7 +2,7 @@
 
 One line a content block, repeating the usage: requests are told apart by message id and request id, the first line's
 time is when it happened, the last line's usage is final. A resumed session repeats lines of the one before it in
-another file. A line that cannot be read is counted and passed over.
+another file. A line that is no JSON object, or a request that cannot be read, is counted and passed over.
 """
 
 from __future__ import annotations
@@ -83,11 +83,13 @@ def _lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:
 
 def _entry(line: bytes, where: str, reading: Reading, projects: bool) -> dict[str, Any] | None:
     """The request that a line is about; None where it is about none, or cannot be read."""
-    if b'"usage"' not in line:
+    if not line.strip():
         return None
     try:
         record = json.loads(line)
-        if not isinstance(record, dict) or record.get("type") != "assistant":
+        if not isinstance(record, dict):
+            raise ValueError("no object")
+        if record.get("type") != "assistant" or b'"usage"' not in line:
             return None
         message = record["message"]
         usage, model, message_id = message["usage"], message["model"], message["id"]
