@@ -7,6 +7,8 @@ import json
 
 from aiohttp import ClientSession, WSMsgType, web
 
+from bursar.simulator import Simulator
+from bursar.simulator import runner as serving
 from tests.harness.edge_stand_ins import KEY, SMALL, Upstream, post, world
 
 
@@ -139,6 +141,29 @@ async def test_health_is_the_sum_of_all_parts(tmp_path):
             assert (await answer.json())["error"]["type"] == "api_error"
         async with session.get(f"{w.url}/livez") as answer:
             assert answer.status == 200
+
+
+async def test_a_simulator_that_is_the_upstream_is_a_part(tmp_path):
+    admin = await started()
+    simulator = Simulator(instance="s", records=10)
+    runner = serving(simulator)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    settings = one_machine({"simulator_url": site.name}, admin)
+    async with world(tmp_path, settings=settings) as w, ClientSession() as session:
+        async with session.get(f"{w.url}/healthz") as answer:
+            health = await answer.json()
+            assert (answer.status, health["status"], health["upstream"]) == (200, "ok", "simulator")
+            assert health["parts"]["simulator"] == "ok"
+        async with session.get(f"{site.name}/sim/totals") as answer:
+            assert (await answer.json())["requests"] == 0  # being asked for health is no request served
+        await runner.cleanup()
+        async with session.get(f"{w.url}/healthz") as answer:
+            health = await answer.json()
+            assert (answer.status, health["why"]) == (503, "not serving: simulator")
+            assert health["parts"]["simulator"] == "not reachable"
+    await admin.stop()
 
 
 async def test_without_an_admin_everything_else_is_404(tmp_path):

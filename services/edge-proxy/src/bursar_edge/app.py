@@ -140,6 +140,7 @@ class Edge:
         )
         self.enforcer.on_settled = self.parts.meter.settle_lag.observe
         self._neighbours: dict[str, Neighbour] = {}
+        self._simulator: dict[str, Neighbour] = {}
         self._active = 0
         self._idle = asyncio.Event()
         self._stopping = False
@@ -163,6 +164,8 @@ class Edge:
             ):
                 if url:
                     self._neighbours[name] = Neighbour(url, self._token)
+            if settings.simulator_url:  # a part of the machine's health, and nobody whom the internal token is sent to
+                self._simulator["simulator"] = health.SimulatorPart(settings.simulator_url)
         self._server = ClientServer(
             self._handle,
             head_s=self._limits.head_s,
@@ -206,7 +209,7 @@ class Edge:
         await self.parts.books.close()
         await self.enforcer.close()
         await self.upstreams.close()
-        for neighbour in self._neighbours.values():
+        for neighbour in (*self._neighbours.values(), *self._simulator.values()):
             await neighbour.close()
         await self._telemetry.stop()
         await self.outbox.close()
@@ -357,7 +360,7 @@ class Edge:
             status, body = 200, b'{"status":"ok"}'
         elif kind == "health" and self.settings.single_machine:
             upstream = "simulator" if self.settings.simulator_url else "anthropic"
-            status, body = await health.sum_of(self._neighbours, problem, upstream)
+            status, body = await health.sum_of(self._neighbours | self._simulator, problem, upstream)
         else:
             status, body = health.own(problem)
         incoming.answer(status, [(b"content-type", b"application/json")], body)

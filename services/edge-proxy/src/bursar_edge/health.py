@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 
@@ -17,13 +18,15 @@ MAX_ANSWER_BYTES = 64 * 1024
 class Neighbour:
     """Another service of this machine, asked over HTTP."""
 
+    path = "/readyz"
+
     def __init__(self, url: str, token: str = "") -> None:
         self.connector, self.origin = service_at(url, limit=256)
         self._token = token
 
     async def problem(self) -> str:
         """Why it does not serve, empty if it does."""
-        head = f"GET {self.origin.base_path}/readyz HTTP/1.1\r\nhost: {self.origin.host.decode()}\r\n"
+        head = f"GET {self.origin.base_path}{self.path} HTTP/1.1\r\nhost: {self.origin.host.decode()}\r\n"
         if self._token:
             head += f"{INTERNAL_TOKEN_HEADER}: {self._token}\r\n"
         try:
@@ -33,19 +36,32 @@ class Neighbour:
             return "not reachable"
         except NoAnswer:
             return "no answer"
-        if reply.status == 200:
+        return self._judged(reply.status, body)
+
+    def _judged(self, status: int, body: bytes) -> str:
+        if status == 200:
             return ""
         try:
             why = msgspec.json.decode(body).get("why")
         except (msgspec.DecodeError, AttributeError):
             why = None
-        return why if isinstance(why, str) and why else f"status {reply.status}"
+        return why if isinstance(why, str) and why else f"status {status}"
 
     async def close(self) -> None:
         await self.connector.close()
 
 
-async def sum_of(neighbours: dict[str, Neighbour], own_problem: str, upstream: str) -> tuple[int, bytes]:
+class SimulatorPart(Neighbour):
+    """The simulator where it is the upstream. It speaks the provider's API, which has no readiness: if it answers at
+    all, it is there. What it is asked below ``/sim/`` it does not count."""
+
+    path = "/sim/defaults"
+
+    def _judged(self, status: int, body: bytes) -> str:
+        return ""
+
+
+async def sum_of(neighbours: Mapping[str, Neighbour], own_problem: str, upstream: str) -> tuple[int, bytes]:
     """``/healthz`` of one machine: status and body."""
     problems = await asyncio.gather(*(neighbour.problem() for neighbour in neighbours.values()))
     parts = {"edge-proxy": own_problem or "ok"}
