@@ -58,7 +58,10 @@ async def test_a_month_is_closed_once_and_for_all(machine: Gateway, tmp_path: Pa
     async with aiohttp.ClientSession(headers={"Accept": "text/html"}) as session:
         async with session.get(f"{machine.url}/finance?month={past}") as answer:
             text = await answer.text()
-            assert (answer.status, f"{past} is closed" in text) == (200, True)
+            assert (answer.status, f"/fragments/finance/{past}" in text) == (200, True)
+        async with session.get(f"{machine.url}/fragments/finance/{past}") as answer:
+            text = await answer.text()
+            assert (answer.status, "Closed" in text) == (200, True)
         async with session.get(f"{machine.url}/finance/statements/nobody/{past}") as answer:
             assert answer.status == 404
     code, stdout, stderr = await bursar(

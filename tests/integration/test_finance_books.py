@@ -294,6 +294,12 @@ def governance(entity: str, document: Any, entity_id: str, seen: int) -> NewReco
     return NewRecord(GOVERNANCE_TOPIC, entity_id, value)
 
 
+async def touched(world: World) -> list[dict[str, Any]]:
+    return await world.analytics.query(
+        "SELECT hour, max(touched_at) AS at FROM bursar.usage_hours_touched GROUP BY hour"
+    )
+
+
 async def test_the_follower_brings_closes_allocations_and_corrections_in(world: World, tmp_path: Path) -> None:
     log = SqliteEventLog(tmp_path / "log.db")
     await log.start()
@@ -319,10 +325,16 @@ async def test_the_follower_brings_closes_allocations_and_corrections_in(world: 
             data=correction,
         )  # fmt: skip
         await log.append([NewRecord(CORRECTIONS_TOPIC, "k", b"?"), NewRecord(CORRECTIONS_TOPIC, "k", value)])
+        await world.write(usage(1, cost_nusd=9))
+        assert await touched(world) == []
         await follower.step()
+        noted = await touched(world)
+        assert [row["hour"] for row in noted] == [row["hour"] for row in touched_before]
+        assert noted[0]["at"] > touched_before[0]["at"]  # read by request from now on
         await log.append([governance("allocation", None, moved.id, 1)])
         await follower.step()
         await BooksFollower(world.analytics, log).step()  # another replica, or the next start
+        assert await touched(world) == noted  # what is in already touches nothing
         (closed,) = await world.analytics.query("SELECT * FROM bursar.closed_months FINAL")
         assert (closed["month"], closed["next_offsets"], closed["version"]) == (date(2026, 11, 1), [3], 1)
         (allocation,) = await world.analytics.query("SELECT deleted, version FROM bursar.allocations FINAL")

@@ -30,6 +30,8 @@ BOOKS_GROUP: Final = "bursar-usage-aggregator-books"
 """Group whose committed offset says how far corrections are in. Reading starts at the topic's beginning anyway."""
 LOOK_EVERY_S: Final = 1.0
 """Seconds between looks for new events: whoever closes a month waits for its row."""
+CORRECTIONS_AT_ONCE: Final = 500
+"""Corrections of one statement: their ids are in its text."""
 READ_WAIT_S: Final = 1.0
 """Seconds to wait for an event that is known to be there."""
 COMPARE_EVERY_S: Final = 600.0
@@ -227,7 +229,8 @@ class BooksFollower:
         ]
         if corrections:
             try:
-                await self._insert("corrections", CORRECTIONS, corrections)
+                for first in range(0, len(corrections), CORRECTIONS_AT_ONCE):
+                    await self._correct(corrections[first : first + CORRECTIONS_AT_ONCE])
             except BaseException:
                 self._offsets.pop(CORRECTIONS_TOPIC, None)  # from the beginning: the same ids count once
                 raise
@@ -235,6 +238,26 @@ class BooksFollower:
         if self._committed != offset:
             await self._event_log.commit(BOOKS_GROUP, CORRECTIONS_TOPIC, 0, offset)
             self._committed = offset
+
+    async def _correct(self, corrections: Sequence[Row]) -> None:
+        """Insert those that are new, after noting the hours of their requests: these are read by request until they are
+        summed up again, so that a correction is in every answer at once."""
+        there = await self._analytics.query(
+            "SELECT correction_id FROM bursar.corrections FINAL WHERE correction_id IN {ids:Array(String)}",
+            {"ids": [row[0] for row in corrections]},
+        )
+        known = {row["correction_id"] for row in there}
+        new = [row for row in corrections if row[0] not in known]
+        if not new:
+            return
+        hours = await self._analytics.query(
+            "SELECT DISTINCT toUnixTimestamp(toStartOfHour(toDateTime(started_at, 'UTC'))) AS hour"
+            " FROM bursar.usage_events WHERE request_id IN {ids:Array(String)}",
+            {"ids": [row[1] for row in new]},
+        )
+        if hours:
+            await self._insert("usage_hours_touched", (("hour", "DateTime('UTC')"),), [(row["hour"],) for row in hours])
+        await self._insert("corrections", CORRECTIONS, new)
 
     async def _new(self, topic: str) -> Any:
         """(value, offset) of what was appended since the last look."""

@@ -158,8 +158,9 @@ class HourSums:
         await self._analytics.command("INSERT INTO bursar.usage_hours_touched (hour) VALUES (toDateTime(0, 'UTC'))")
 
     async def _note_corrected(self) -> None:
-        """Hours whose requests were corrected; corrections are few, and come long after their requests."""
-        (row,) = await self._analytics.query("SELECT count() AS corrections FROM bursar.corrections")
+        """Hours whose requests were corrected: those of corrections that came before their requests did, or in another
+        way than by the log. Corrections are few."""
+        (row,) = await self._analytics.query("SELECT uniqExact(correction_id) AS corrections FROM bursar.corrections")
         if row["corrections"] == (self._corrections or 0):
             self._corrections = row["corrections"]
             return
