@@ -12,9 +12,11 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -256,6 +258,11 @@ def test_the_log_is_walked_by_keyboard(world: World) -> None:
         page.keyboard.press("Enter")
         panel = page.get_by_role("complementary", name="Request")
         expect(panel.get_by_role("heading", name="Charged to")).to_be_visible()
+        # What a request cost can be read beside its panel.
+        table, cost = page.locator(".log-box").bounding_box(), rows.nth(1).locator("[data-col='cost']").bounding_box()
+        assert table is not None
+        assert cost is not None
+        assert cost["x"] + cost["width"] <= table["x"] + table["width"]
         chosen = rows.nth(1).get_attribute("data-open")
         assert f"request={chosen}" in page.url
         page.keyboard.press("j")
@@ -346,6 +353,37 @@ def test_charts_are_labelled_and_lead_on(world: World) -> None:
         canvas.click(position={"x": x, "y": y})
         page.wait_for_url(re.compile("from=.*to="))
         tab.settled()
+        tab.check()
+
+
+NO_COOKIES = 'Object.defineProperty(Document.prototype, "cookie", { get: () => "", set: () => {} });'
+
+
+@pytest.mark.parametrize("keeps_cookies", [True, False])
+def test_the_first_visit_is_in_the_viewers_zone_or_all_in_utc(world: World, keeps_cookies: bool) -> None:
+    """A browser that keeps no cookies cannot say its zone; then days are those of UTC, and are named so."""
+    zone = "America/Los_Angeles"
+    with open_tab(world.browser, world.url, zone=zone, been_here=False) as tab:
+        if not keeps_cookies:
+            tab.page.add_init_script(NO_COOKIES)
+        loads: list[str] = []
+        tab.page.on("response", lambda got: loads.append(got.url) if got.request.is_navigation_request() else None)
+        tab.page.goto(world.url + "/?range=month#content")
+        shown = ZoneInfo(zone if keeps_cookies else "UTC")
+        chart = tab.page.locator(f"[data-chart*='{quote(shown.key, safe='')}']")
+        expect(chart).to_be_visible()
+        tab.settled()
+        assert len(loads) == (2 if keeps_cookies else 1)
+        starts = [
+            datetime.fromtimestamp(bucket["start_s"], shown)
+            for bucket in world.api(str(chart.get_attribute("data-chart")))["buckets"]
+        ]
+        assert {(start.hour, start.minute) for start in starts} == {(0, 0)}
+        names = chart.locator("[data-chart-table] tbody th").all_text_contents()
+        assert [int(name.split()[0]) for name in names] == [start.day for start in starts]
+        # The second page knows the zone already.
+        tab.open("/budgets")
+        assert len(loads) == (3 if keeps_cookies else 2)
         tab.check()
 
 

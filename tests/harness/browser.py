@@ -149,17 +149,27 @@ class Tab:
 
 @contextmanager
 def open_tab(
-    browser: Browser, url: str, *, theme: str = "light", width: int = WIDTHS[0], **options: Any
+    browser: Browser,
+    url: str,
+    *,
+    theme: str = "light",
+    width: int = WIDTHS[0],
+    zone: str = "Europe/Berlin",
+    been_here: bool = True,
+    **options: Any,
 ) -> Iterator[Tab]:
+    """``zone``: of the viewer. ``been_here``: the site knows it; else the first page is loaded twice, to tell it."""
     context = browser.new_context(
         viewport={"width": width, "height": HEIGHT},
         color_scheme="dark" if theme == "dark" else "light",
-        timezone_id="Europe/Berlin",
+        timezone_id=zone,
         locale="en-GB",
         reduced_motion="reduce",
         **options,
     )
     try:
+        if been_here:
+            context.add_cookies([{"name": "bursar_tz", "value": zone, "url": url}])
         yield Tab(context.new_page(), url)
     finally:
         context.close()

@@ -1,4 +1,4 @@
-// What every page does: zone, theme, menus, copying, search, times.
+// What every page does: theme, menus, copying, search, times.
 import "./csv.js";
 import { writeTimes } from "./times.js";
 
@@ -9,8 +9,6 @@ const TOAST_MS = 1600;
 function keep(name, value) {
   document.cookie = `${name}=${value}; path=/; max-age=${YEAR_S}; samesite=strict`;
 }
-
-keep("bursar_tz", Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC");
 
 /** A sentence at the lower edge for a moment. */
 export function toast(text) {

@@ -21,15 +21,16 @@ const WRITERS = {
   latency: { axis: spanMs, text: spanMs, exact: spanMs },
 };
 
-function bucketName(startS, interval) {
+// Buckets begin where days do in the zone that they were asked for, which need not be the browser's.
+function bucketName(startS, { interval, timeZone }) {
   const moment = new Date(startS * 1000);
-  if (interval === "hour") return new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false }).format(moment);
-  return new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" }).format(moment);
+  if (interval === "hour") return new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false, timeZone }).format(moment);
+  return new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", timeZone }).format(moment);
 }
 
-function longName(startS, interval) {
+function longName(startS, { interval, timeZone }) {
   const options = interval === "hour" ? { dateStyle: "medium", timeStyle: "short" } : { dateStyle: "full" };
-  return new Intl.DateTimeFormat(undefined, options).format(new Date(startS * 1000));
+  return new Intl.DateTimeFormat(undefined, { ...options, timeZone }).format(new Date(startS * 1000));
 }
 
 /** Owners have their colours from the page, the same everywhere; where two beside each other look alike, one gives way. */
@@ -39,10 +40,11 @@ function paletteOf(element, data) {
 }
 
 /** What the API answered, as series of plain numbers in the order of the stack. */
-function read(answer) {
+function read(answer, asked) {
   const starts = answer.buckets.map((bucket) => bucket.start_s);
   const series = answer.series.map((each) => ({ id: each.id, name: each.name || (each.other ? "Others" : `no ${answer.by ?? "name"}`), other: Boolean(each.other), values: each.values }));
-  return { starts, series, interval: answer.interval, metric: answer.metric, by: answer.by };
+  const timeZone = new URL(asked, location.href).searchParams.get("timezone") ?? undefined;
+  return { starts, series, timeZone, interval: answer.interval, metric: answer.metric, by: answer.by };
 }
 
 /** Where the last bar that holds anything stands. */
@@ -79,7 +81,7 @@ function option(element, data, writer) {
     textStyle: { fontFamily: FONT },
     grid: { left: 8, right: margin(element, data), top: 12, bottom: 4, containLabel: true },
     xAxis: {
-      type: "category", data: data.starts.map((start) => bucketName(start, data.interval)),
+      type: "category", data: data.starts.map((start) => bucketName(start, data)),
       axisLine: { lineStyle: { color: line } }, axisTick: { show: false },
       axisLabel: { color: muted, fontSize: 11, hideOverlap: true },
     },
@@ -96,7 +98,7 @@ function option(element, data, writer) {
         const shown = points.filter((point) => point.value > 0).sort((a, b) => b.value - a.value);
         const total = shown.reduce((sum, point) => sum + point.value, 0);
         const lines = shown.slice(0, 12).map((point) => `${writer.text(point.value)}  ${point.seriesName.slice(0, 40)}`);
-        const head = `${longName(data.starts[at], data.interval)}   ${writer.text(total)}`;
+        const head = `${longName(data.starts[at], data)}   ${writer.text(total)}`;
         return [head, ...(shown.length > 1 || shown[0]?.seriesName !== "" ? lines : [])].join("\n");
       },
     },
@@ -193,7 +195,7 @@ function table(element, data, writer) {
   const body = made.createTBody();
   data.starts.forEach((start, index) => {
     const row = body.insertRow();
-    cell(row, "th", bucketName(start, data.interval));
+    cell(row, "th", bucketName(start, data));
     for (const each of data.series) cell(row, "td", writer.text(each.values[index]), true).title = writer.exact(each.values[index]);
   });
   place.replaceChildren(made);
@@ -236,10 +238,11 @@ async function load(element) {
   charts.set(element, kept);
   const said = element.querySelector("[data-said]");
   try {
-    const answer = await fetch(element.dataset.chart, { headers: { accept: "application/json" } });
+    const asked = element.dataset.chart;
+    const answer = await fetch(asked, { headers: { accept: "application/json" } });
     const content = await answer.json();
     if (!answer.ok) throw new Error(content.error?.message ?? `The API answered ${answer.status}.`);
-    kept.data = read(content);
+    kept.data = read(content, asked);
     kept.writer = WRITERS[element.dataset.unit ?? "cost"];
     const empty = kept.data.series.every((each) => each.values.every((value) => !value));
     said.textContent = empty ? "Nothing was spent in this time." : "";
