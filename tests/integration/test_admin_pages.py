@@ -45,6 +45,14 @@ async def test_empty_pages_say_what_to_do_first(empty_front: ClickHouseFront, tm
                 assert words in html.unescape(text), (path, words)
 
 
+async def test_pages_about_everyone_show_no_scope(tmp_path: Path) -> None:
+    async with running_admin(tmp_path, clickhouse_url="http://127.0.0.1:9/bursar") as admin:
+        for path, has_scope in (("/budgets", True), ("/finance", False), ("/finance/allocations", False)):
+            status, text, _ = await admin.call("GET", f"{path}?team=some-team", headers={"Accept": "text/html"})
+            assert status == 200, text
+            assert ('aria-label="Scope"' in text) is has_scope, path
+
+
 async def test_a_store_that_does_not_answer_is_explained_in_place(tmp_path: Path) -> None:
     async with running_admin(tmp_path, clickhouse_url="http://127.0.0.1:9/bursar") as admin:
         status, text, _ = await admin.call("GET", "/fragments/logs/rows", headers={**PART, "HX-Target": "log-rows"})
