@@ -188,6 +188,21 @@ async def test_a_wrong_question_names_the_field(tmp_path: Path, path: str, field
     async with running_admin(tmp_path) as admin:
         answer = await get(admin, path, 400)
         assert answer["error"]["field"] == field
+        assert (answer["type"], answer["error"]["type"]) == ("error", "invalid_request_error")
+        assert answer["request_id"] == answer["error"]["request_id"] != ""
+
+
+async def test_every_error_has_the_providers_envelope_and_other_paths_have_ours(tmp_path: Path) -> None:
+    async with running_admin(tmp_path, admin_token="the-token") as admin:
+        token = {"x-api-key": "the-token"}
+        for path, headers, status in (
+            (f"{USAGE}?{DAY}", {}, 401), (f"{USAGE}?{DAY}", token, 503), ("/v1/organizations/nothing", token, 404),
+        ):  # fmt: skip
+            code, answer, _ = await admin.call("GET", path, headers=headers)
+            assert (code, answer["type"], sorted(answer)) == (status, "error", ["error", "request_id", "type"])
+            assert answer["error"]["message"]
+        code, answer, _ = await admin.call("GET", "/api/nothing", headers=token)
+        assert (code, sorted(answer)) == (404, ["error"])
 
 
 async def test_without_clickhouse_it_says_so_and_with_a_token_it_asks(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ START_RETRY_S = 1.0
 SHUTDOWN_TIMEOUT_S = 10.0
 """For answers in flight at SIGTERM; the longest command waits 5 s for the ledger."""
 REQUEST_ID_HEADER = "x-bursar-request-id"
+PROVIDER_SHAPED = "/v1/organizations/"
+"""Paths whose answers, errors too, have the shape of the provider's own API."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -160,7 +162,7 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
     def refused(request: web.Request, refusal: Refusal, request_id: str) -> web.Response:
         if wants_page(request):
             return frame.failure(request, refusal, request_id)
-        return _refused(refusal, request_id)
+        return _refused(request, refusal, request_id)
 
     def _admit(request: web.Request) -> None:
         path = _path(request)
@@ -183,8 +185,10 @@ def _path(request: web.Request) -> str:
     return resource.canonical if resource is not None else ""
 
 
-def _refused(refusal: Refusal, request_id: str) -> web.Response:
-    return web.json_response(refusal.as_json(request_id), status=refusal.status, headers=dict(refusal.headers))
+def _refused(request: web.Request, refusal: Refusal, request_id: str) -> web.Response:
+    provider_shaped = request.path.startswith(PROVIDER_SHAPED)
+    body = refusal.as_provider_json(request_id) if provider_shaped else refusal.as_json(request_id)
+    return web.json_response(body, status=refusal.status, headers=dict(refusal.headers))
 
 
 def _translated(error: web.HTTPException, request: web.Request) -> Refusal:

@@ -1,7 +1,8 @@
 """The one shape of every answer that is not a success, and what may be repeated in it.
 
 ``{"error": {"type", "message", "field", "given", "allowed", "request_id"}}``; a body with several faults lists all of
-them under ``problems``, the first one being repeated at the top.
+them under ``problems``, the first one being repeated at the top. Below ``/v1/organizations/``, whose answers have the
+provider's shape, ``type`` (``error``) and ``request_id`` stand beside ``error``, as in the provider's envelope.
 """
 
 from __future__ import annotations
@@ -91,6 +92,10 @@ class Refusal(Exception):
         if len(self.problems) > 1:
             error["problems"] = listed
         return {"error": error}
+
+    def as_provider_json(self, request_id: str) -> dict[str, Any]:
+        """The body in the provider's envelope, for tools made for the provider's API; ``error`` is as ever."""
+        return {"type": "error", **self.as_json(request_id), "request_id": request_id}
 
 
 def invalid(*problems: Problem) -> Refusal:

@@ -18,7 +18,8 @@ instead, and tell no more than that key may know.
 **Errors** are `{"error": {"type", "message", "field", "given", "allowed", "request_id"}}`, several faults under
 `problems`: each names the wrong field, what was given and what is allowed. A parameter or field that is not known is
 refused with 400, never ignored. 409 says what it conflicts with; a command that the ledger has not taken over within
-5 s is answered 202.
+5 s is answered 202. Below `/v1/organizations/` the same stands in the provider's envelope,
+`{"type": "error", "error": {…}, "request_id"}`.
 
 **Money** comes twice: `cost_nusd` is an integer of nano-dollars (10^-9), `cost_usd` the same as a decimal text. What is
 not known is `null`, never 0.
