@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from bursar_common.wire import RefusalReason, Refused
+from bursar_common.wire import EdgeReason, RefusalReason, Refused
 from bursar_edge.refusals import REFUSALS, document, error_event, say, sentence
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "refusals.md"
@@ -35,7 +35,7 @@ def test_document_is_what_the_table_says():
 
 
 def test_every_reason_of_the_contract_has_a_sentence():
-    assert set(get_args(RefusalReason)) <= set(REFUSALS)
+    assert {*get_args(RefusalReason), *get_args(EdgeReason)} == set(REFUSALS)
 
 
 @pytest.mark.parametrize("reason", sorted(REFUSALS))

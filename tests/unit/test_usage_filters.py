@@ -62,6 +62,7 @@ def test_filters_are_read() -> None:
         ([("model'; DROP TABLE usage_events; --", "x")], "model'; DROP TABLE usage_events; --"),
         ([("outcome", "completed"), ("outcome", "done")], "outcome"),
         ([("billing", "' OR 1=1")], "billing"),
+        ([("refused_by", "budget_spent"), ("refused_by", "foo")], "refused_by"),
         ([("min_cost_usd", "1e999")], "min_cost_usd"),
         ([("min_cost_usd", "-1")], "min_cost_usd"),
         ([("min_tokens", "1.5")], "min_tokens"),
@@ -86,6 +87,12 @@ def test_filters_are_read() -> None:
 )
 def test_wrong_filters_are_named(items: list[tuple[str, str]], field: str) -> None:
     assert problem(*items)[0] == field
+
+
+def test_reasons_of_refusals_are_told_and_all_of_them_taken() -> None:
+    _, allowed = problem(("refused_by", "foo"))
+    assert {"", "budget_spent", "no_key", "model_not_found", "internal"} <= set(allowed)
+    assert read(*(("refused_by", reason) for reason in allowed)).refused_by == tuple(allowed)
 
 
 def test_every_wrong_filter_is_listed_at_once() -> None:

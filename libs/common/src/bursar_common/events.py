@@ -106,7 +106,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str = ""
     """``error.type`` of the answer, never its text."""
     refused_by: str = ""
-    """Refusal reason, see :data:`bursar_common.wire.RefusalReason`."""
+    """Refusal reason, see :data:`bursar_common.wire.RefusalReason` and ``EdgeReason``."""
     would_refuse: str = ""
     """Counter id of an ``observe`` budget that had no room and let the request pass, else empty."""
     estimated: bool = False

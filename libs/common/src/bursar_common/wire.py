@@ -358,6 +358,32 @@ RefusalReason = Literal[
     "tokens_reserved",
     "released",
 ]
+"""The enforcer's."""
+
+EdgeReason = Literal[
+    "no_client_credential",
+    "bad_request",
+    "bad_http",
+    "wrong_content_type",
+    "too_large",
+    "slow_request",
+    "not_supported",
+    "model_not_found",
+    "loop",
+    "memory_full",
+    "ledger_unreachable",
+    "outbox_full",
+    "stopping",
+    "no_credential",
+    "upstream_refused",
+    "upstream_unreachable",
+    "upstream_died",
+    "upstream_silent",
+    "upstream_cut",
+    "admin_unreachable",
+    "internal",
+]
+"""The edge's own; with the enforcer's all there are (``docs/refusals.md``)."""
 
 decode_operations = msgspec.json.Decoder(list[Operation]).decode
 decode_replies = msgspec.json.Decoder(list[Reply]).decode

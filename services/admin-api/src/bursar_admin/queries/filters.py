@@ -20,12 +20,14 @@ from bursar_admin.fields import fault
 from bursar_common.events import Billing, Outcome
 from bursar_common.money import parse_nusd
 from bursar_common.windows import zone
+from bursar_common.wire import EdgeReason, RefusalReason
 
 MAX_VALUES: Final = 100
 """Values of one filter."""
 MAX_VALUE_CHARS: Final = 512
 MAX_TEXT_CHARS: Final = 200
 MAX_COUNT: Final = (1 << 63) - 1
+REASONS: Final[tuple[str, ...]] = (*get_args(RefusalReason), *get_args(EdgeReason))
 MAX_RANGE_DAYS: Final = 1100
 """Longest range of one question: three years. The log keeps 400 days unless told otherwise."""
 MOMENT_ALLOWED: Final = "a day (2026-11-30), a moment (2026-11-30T14:00:00Z) or Unix seconds, of the years 2000 to 2200"
@@ -115,7 +117,9 @@ class Filters(BaseModel):
     billing: Annotated[tuple[str, ...], BeforeValidator(_one_of(*get_args(Billing)))] = Field(
         (), description=f"One of {', '.join(get_args(Billing))}."
     )
-    refused_by: Values = Field((), description="Reason of a refusal.")
+    refused_by: Annotated[tuple[str, ...], BeforeValidator(_one_of("", *REASONS))] = Field(
+        (), description="A reason of docs/refusals.md; empty: requests that were not refused."
+    )
     error_type: Values = Field((), description="error.type of the answer.")
     min_cost_usd: Nusd = Field(None, description="Billed cost of the request, dollars, at least.")
     max_cost_usd: Nusd = Field(None, description="Billed cost of the request, dollars, at most.")
