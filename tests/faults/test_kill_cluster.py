@@ -1,5 +1,5 @@
-"""``kill -9`` of every process of the cluster shape, Redis and Kafka among them, in the middle of traffic; and of the
-edge at the two steps where a crash could cost or forget money."""
+"""``kill -9`` of every process of the cluster shape, engines among them, in the middle of traffic; and of the edge at the
+two steps where a crash could cost or forget money."""
 
 from __future__ import annotations
 
@@ -37,13 +37,18 @@ async def kill_and_restart(cluster: SimulatedCluster, part: str) -> None:
         await asyncio.sleep(0.5)
         await cluster.start_service(part)
         return
+    if part == "clickhouse":
+        cluster.clickhouse.kill9()
+        await asyncio.sleep(1)
+        await cluster.start_clickhouse()
+        return
     server = cluster.redis if part == "redis" else cluster.kafka
     server.kill9()
     await asyncio.sleep(1)
     await asyncio.to_thread(server.start)
 
 
-@pytest.mark.parametrize("part", ["edge", "enforcer", "aggregator", "admin", "redis", "kafka"])
+@pytest.mark.parametrize("part", ["edge", "enforcer", "aggregator", "admin", "redis", "kafka", "clickhouse"])
 async def test_books_agree_after_kill_9(cluster: SimulatedCluster, part: str) -> None:
     async with cluster.gateway() as gateway:
         keys = await governed_keys(gateway, part)
@@ -53,8 +58,8 @@ async def test_books_agree_after_kill_9(cluster: SimulatedCluster, part: str) ->
             await kill_and_restart(cluster, part)
             before = traffic.answered
             await eventually(lambda: traffic.answered >= before + 20, 90)
-        if part == "kafka":
-            # Requests are served while the log is away, and ship later.
+        if part in ("kafka", "clickhouse"):
+            # Requests are served while the log or the analytics are away, and get there later.
             assert traffic.statuses[503] == 0
         logged = await assert_books_agree(gateway)
         mine = [usage for usage in logged.values() if usage.virtual_key_id in {key.id for key in keys}]

@@ -147,6 +147,11 @@ class Cluster:
     async def start_service(self, name: str) -> None:
         await self.services[name].start_ready()
 
+    async def start_clickhouse(self) -> None:
+        """Again, after it was killed; returns once it answers."""
+        self.clickhouse.start()
+        await self._clickhouse_ready()
+
     def apply_topics(self) -> None:
         """The one-shot service ``topics``."""
         inherited = {name: value for name, value in self.services["edge"].env.items() if not name.startswith("BURSAR_")}
