@@ -1,5 +1,5 @@
-"""``kill -9`` of every process of the cluster shape, engines among them, in the middle of traffic; and of the edge at the
-two steps where a crash could cost or forget money."""
+"""``kill -9`` of every process of the cluster shape, engines among them, in the middle of traffic; and of the edge at
+the two steps where a crash could cost or forget money."""
 
 from __future__ import annotations
 
