@@ -217,7 +217,8 @@ async def test_the_hold_follows_the_stream(inside: Inside) -> None:
     before = {entry.counter[:3]: entry for entry in admitted.hold}
     after = {entry.counter[:3]: entry for entry in renewed.hold}
     assert after["n:b"].bound < before["n:b"].bound
-    assert after["n:s"].expected == after["n:s"].bound < before["n:s"].bound
+    # Strict: counts of the cache may still come, so all that was held stays held.
+    assert after["n:s"].expected == after["n:s"].bound == before["n:s"].bound
     raw = msgspec.Raw(event(input_tokens=10, output_tokens=40_000))
     (more,) = await inside.batch(Renew("r1", renewed.hold, raw, prompt_known=True))
     grown = {entry.counter[:3]: entry for entry in more.hold}
