@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ServiceProcess, eventually
-from tests.harness.certificates import make_certificates
+from tests.harness.certificates import make_broker_certificates
 from tests.harness.kafka_server import secured_kafka
 from tests.harness.redis_server import SecuredRedis
 from tests.harness.simulated_cluster import SimulatedCluster
@@ -23,7 +23,7 @@ MODEL = "claude-opus-4-8"
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedCluster]:
     folder = tmp_path_factory.mktemp("secured_cluster")
-    make_certificates(folder)
+    make_broker_certificates(folder)
     overrides = {
         "BURSAR_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "BURSAR_KAFKA_SASL_MECHANISM": "PLAIN",

@@ -14,7 +14,7 @@ from bursar_common.events import GOVERNANCE_TOPIC
 from bursar_common.settings import Settings, SettingsError
 from bursar_common.topics import apply_topics, check_topics
 from tests.harness import KafkaServer
-from tests.harness.certificates import make_certificates
+from tests.harness.certificates import make_broker_certificates
 from tests.harness.kafka_server import secured_kafka
 
 pytestmark = pytest.mark.kafka
@@ -25,7 +25,7 @@ PASSWORD = "correct horse"
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaServer, Path]]:
     folder = tmp_path_factory.mktemp("secured")
-    make_certificates(folder)
+    make_broker_certificates(folder)
     with secured_kafka(folder / "kafka", folder, user="bursar", password=PASSWORD) as server:
         yield server, folder / "ca.pem"
 

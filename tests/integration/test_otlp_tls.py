@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from bursar_common.delivery import NotSent
 from bursar_common.otlp import destination
 from bursar_common.otlp_exporters import OtlpExporter, Source
 from bursar_common.spans import SERVER, Context, Span
+from tests.harness.certificates import make_certificates
 
 BATCH = Source({"service.name": "edge"}, "bursar", "1").spans(
     [Span(Context("1" * 32, "2" * 16, True), "", "x", SERVER, 1, 2, {})]
@@ -38,21 +38,8 @@ def answer(body: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``ca.crt``, and ``server`` and ``client`` signed by it."""
     folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    new_key = ("-newkey", "rsa:2048", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=test CA")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for name in ("server", "client"):
-        openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", "2", "-extfile", "names", "-out", f"{name}.crt"),
-        )
+    make_certificates(folder, "server", "client")
     return folder
 
 
@@ -60,7 +47,7 @@ def environ(certificates: Path, endpoint: str, *, protocol: str = "http/protobuf
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates / "ca.crt"),
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates / "ca.pem"),
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates / "client.key"),
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates / "client.crt"),
         **more,
@@ -79,7 +66,7 @@ async def send(variables: dict[str, str]) -> int:
 
 @pytest.fixture
 async def https(certificates: Path):
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.crt"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.pem"))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
 
@@ -115,7 +102,7 @@ def grpcs(certificates: Path):
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
     pair = ((certificates / "server.key").read_bytes(), (certificates / "server.crt").read_bytes())
-    credentials = grpc.ssl_server_credentials((pair,), (certificates / "ca.crt").read_bytes(), True)
+    credentials = grpc.ssl_server_credentials((pair,), (certificates / "ca.pem").read_bytes(), True)
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     yield f"localhost:{port}"

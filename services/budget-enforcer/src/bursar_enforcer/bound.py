@@ -79,7 +79,7 @@ def _bound_by(
     card: RateCard, book: PriceBook, model: CompiledModel, features: Features, max_tokens: int, strict: bool
 ) -> int:
     input_tokens = most_input_tokens(model, features, strict=strict)
-    rates = card.dearest[0][1] if len(card.dearest) == 1 else card.up_to(input_tokens)
+    rates = card.up_to(input_tokens)
     total = input_tokens * _dearest_input(rates, features) + _most_output(model, max_tokens) * rates.output
     if features.server_tools:
         total += _searches(features) * rates.web_search
@@ -114,7 +114,7 @@ def expected_nusd(
 def _expected_by(card: RateCard, book: PriceBook, expectation: Expectation) -> int:
     """:func:`~bursar_common.pricing.token_cost` of ``expectation.counts()``, billed."""
     fresh, read, written = expectation.input_tokens, expectation.cache_read_tokens, expectation.cache_write_tokens
-    rates = card.tiers[0][1] if len(card.tiers) == 1 else card.at(fresh + read + written)
+    rates = card.at(fresh + read + written)
     total = fresh * rates.input + read * rates.cache_read + expectation.output_tokens * rates.output
     total += written * (rates.cache_write_1h if expectation.ttl_1h else rates.cache_write_5m)
     return min(book.billed_up_nusd(total), MAX_NUSD)
@@ -164,8 +164,8 @@ def follow(
     ``seen.output_tokens`` is what was produced. Once ``message_start`` was seen (``prompt_known``) the input is
     exact, and ``speed`` and ``inference_geo`` are what it says (None: what the request asked for); but server tools
     and features without bound can still make the input grow, and counts of the cache may come late, so in these cases
-    and under ``strict`` the bound keeps the first figure for it. Nothing is
-    ever below what was produced: a running request is not cut."""
+    and under ``strict`` the bound keeps the first figure for it. Nothing is ever below what was produced: a running
+    request is not cut."""
     produced = seen.output_tokens
     ahead = max(expectation.output_tokens, produced * OUTPUT_AHEAD_PERCENT // 100 + OUTPUT_AHEAD_TOKENS)
     output = max(min(ahead, max_tokens), produced)
