@@ -113,6 +113,11 @@ class Chronicle:
         """The offset of the first event that is kept."""
         return next(iter(self._entries.values())).offset
 
+    @property
+    def oldest_time(self) -> str:
+        """When the first event that is kept happened."""
+        return next(iter(self._entries.values())).time
+
     def newest_first(self) -> Iterator[Entry]:
         return reversed(self._entries.values())
 

@@ -54,6 +54,16 @@ class EventPageAnswer(TypedDict):
             "the time of the oldest one looked at. next_cursor goes on from there."
         ),
     ]
+    sorted_since: Annotated[
+        str | None,
+        Field(
+            description="Sorted otherwise than newest first, where the log is too long for that: events before this "
+            "time are not among them."
+        ),
+    ]
+    corrections_known: Annotated[
+        bool, Field(description="False: the analytics do not answer, so corrections of requests may be missing here.")
+    ]
 
 
 class EventOne(TypedDict):
