@@ -62,7 +62,12 @@ def log_line(message_id: str, request_id: str, session: str = "local-session", *
             "sessionId": session,
             "requestId": request_id,
             "cwd": "/x/acme-web",
-            "message": {"id": message_id, "model": MODEL, "usage": counts | usage},
+            "message": {
+                "id": message_id,
+                "model": MODEL,
+                "usage": counts | usage,
+                "content": [{"type": "tool_use", "id": "toolu_1"}],
+            },
         }
     )
 
@@ -134,7 +139,9 @@ async def test_local_logs_come_in_once_and_cost_nobody_anything(machine: Gateway
     assert [(row["cost_nusd"], row["list_cost_nusd"], row["project"]) for row in imported] == [
         (0, COST_NUSD, "acme-web")
     ] * 2
-    assert {row["session_id"] for row in imported} == {"local-session"}
+    assert {(row["session_id"], row["tools_offered"], row["tool_uses"]) for row in imported} == {
+        ("local-session", None, 1)
+    }
 
     code, stdout, _ = await bursar(tmp_path, *words)
     assert stdout.startswith("Recorded 0 requests ")

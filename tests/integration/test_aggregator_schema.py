@@ -15,6 +15,8 @@ from tests.harness.processes import ServiceProcess, free_port
 from tests.harness.usage_events import request_id, usage
 
 TOKEN = "token-of-the-tests"
+LATER = ("would_refuse", "tools_offered", "tool_uses")
+"""Columns that the older database has not."""
 COUNTER = "n:budget-2:1795219200:1795305600"
 
 
@@ -29,12 +31,12 @@ async def analytics(tmp_path: Path) -> AsyncIterator[Analytics]:
         await analytics.close()
 
 
-async def test_an_older_database_gets_the_new_column_and_a_repetition_changes_nothing(analytics: Analytics) -> None:
+async def test_an_older_database_gets_the_new_columns_and_a_repetition_changes_nothing(analytics: Analytics) -> None:
     migrations = load_migrations()
     assert await migrate(analytics, migrations[:4]) == 4
     old = row_of(UsageEvent("usage:x", 2, usage(1)), "t", 0, 0)
     assert isinstance(old, tuple)
-    known = [number for number, name in enumerate(COLUMNS) if name != "would_refuse"]
+    known = [number for number, name in enumerate(COLUMNS) if name not in LATER]
     await analytics.insert_columns(
         "usage_events",
         [COLUMNS[number] for number in known],
@@ -43,15 +45,15 @@ async def test_an_older_database_gets_the_new_column_and_a_repetition_changes_no
     )
     assert await migrate(analytics, migrations) == len(migrations) - 4
     assert await migrate(analytics, migrations) == 0
-    new = row_of(UsageEvent("usage:y", 2, usage(2, would_refuse=COUNTER)), "t", 0, 1)
+    new = row_of(UsageEvent("usage:y", 2, usage(2, would_refuse=COUNTER, tools_offered=24, tool_uses=0)), "t", 0, 1)
     assert isinstance(new, tuple)
     await analytics.insert_columns("usage_events", COLUMNS, COLUMN_TYPES, [[value] for value in new])
 
     expected = [
-        {"request_id": request_id(1), "would_refuse": ""},
-        {"request_id": request_id(2), "would_refuse": COUNTER},
+        {"request_id": request_id(1), "would_refuse": "", "tools_offered": None, "tool_uses": None},
+        {"request_id": request_id(2), "would_refuse": COUNTER, "tools_offered": 24, "tool_uses": 0},
     ]
-    asked = "SELECT request_id, would_refuse FROM bursar.usage ORDER BY request_id"
+    asked = "SELECT request_id, would_refuse, tools_offered, tool_uses FROM bursar.usage ORDER BY request_id"
     assert await analytics.query(asked) == expected
     # A crash in the middle of a file applies its statements again.
     for migration in migrations:

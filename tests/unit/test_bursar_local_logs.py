@@ -50,12 +50,28 @@ def test_lines_of_one_request_are_one_and_the_last_usage_counts(tmp_path: Path) 
         "started_at_ms": 1_795_252_211_123, "model": "claude-opus-4-8", "project": "acme-web", "branch": "main",
         "client_version": "2.1.197", "service_tier": "standard", "speed": "", "inference_geo": "", "input_tokens": 3,
         "cache_read_tokens": 1000, "cache_write_5m_tokens": 100, "cache_write_1h_tokens": 20, "output_tokens": 99,
-        "web_searches": 1,
+        "web_searches": 1, "tool_uses": None,
     }  # fmt: skip
     assert found["msg_3\nreq_3"]["agent_id"] == "a1"
     assert "SECRET" not in str(found)
     assert "/home" not in str(found)
     assert read_logs(tmp_path, Reading(), projects=False)["msg_1\nreq_1"]["project"] == ""
+
+
+def test_calls_of_tools_are_counted_once_each(tmp_path: Path) -> None:
+    def said(*blocks: Any, **more: Any) -> dict[str, Any]:
+        record = line(**more)
+        record["message"]["content"] = list(blocks)
+        return record
+
+    call, other = {"type": "tool_use", "id": "toolu_1"}, {"type": "server_tool_use", "id": "srvtoolu_2"}
+    write(tmp_path / "s.jsonl", said({"type": "text", "text": "x"}), said(call), said(other), said(message_id="msg_2"))
+    write(tmp_path / "t.jsonl", said(call), said(other))  # resumed
+    write(tmp_path / "u.jsonl", said(call, message_id="msg_3"), said({"type": "tool_use"}, message_id="msg_3"))
+    found = read_logs(tmp_path, Reading())
+    assert {entry["message_id"]: entry["tool_uses"] for entry in found.values()} == {
+        "msg_1": 2, "msg_2": 0, "msg_3": None,
+    }  # fmt: skip
 
 
 BROKEN = [

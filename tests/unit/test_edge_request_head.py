@@ -179,6 +179,23 @@ def test_what_has_no_upper_bound_is_named(part, unbounded):
     assert read_head(body).features.unbounded == unbounded
 
 
+@pytest.mark.parametrize(
+    ("part", "offered"),
+    [
+        ({}, 0),
+        ({"tools": None}, 0),
+        ({"tools": []}, 0),
+        ({"tools": [{"name": "Read"}, {"type": "web_search_20250305", "name": "web_search"}]}, 2),
+        ({"tools": [{"name": 5}, "tool", 7]}, 3),
+        ({"tools": "all"}, None),
+        ({"tools": [{"name": "Read"}], "mcp_servers": [{"type": "url", "url": "https://x", "name": "m"}]}, None),
+        ({"tools": [{"name": "Read"}], "mcp_servers": []}, 1),
+    ],
+)
+def test_tools_offered_are_counted_where_that_can_be_told(part, offered):
+    assert read_head(json.dumps({"model": "m", "max_tokens": 1, **part}).encode()).tools_offered == offered
+
+
 def test_odd_shapes_are_counted_as_far_as_they_are_known():
     body = json.dumps(
         {

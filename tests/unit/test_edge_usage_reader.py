@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,6 +90,96 @@ def test_cut_anywhere_many_times(cuts):
     parts = read(*(stream[a:b] for a, b in zip(places, places[1:], strict=False)))
     assert parts.counts() == whole.counts() == EXPECTED
     assert (parts.delta_bytes, parts.delta_events) == (whole.delta_bytes, whole.delta_events)
+
+
+def start_of(kind: Any, index: int = 0, **more: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **more}}
+
+
+BLOCK_STOP = {"type": "content_block_stop", "index": 0}
+INPUT = {
+    "type": "content_block_delta",
+    "index": 1,
+    "delta": {"type": "input_json_delta", "partial_json": '{"type":"content_block_start","content_block":"tool_use"'},
+}
+TOOLS = (
+    START,
+    start_of("text", text=""), DELTA, BLOCK_STOP,
+    start_of("tool_use", 1, id="toolu_1", name="content_block_delta", input={}), INPUT, BLOCK_STOP,
+    start_of("server_tool_use", 2, id="srvtoolu_1", name="web_search", input={}), BLOCK_STOP,
+    start_of("web_search_tool_result", 3, content=[{"type": "tool_use", "text": "\n\n"}] * 3), BLOCK_STOP,
+    start_of("mcp_tool_use", 4, id="mcptoolu_1", name="x", input={}), BLOCK_STOP,
+    END, STOP,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("names", [True, False])
+@given(st.lists(st.integers(1, 2000), max_size=30))
+def test_calls_of_tools_are_counted_however_the_stream_is_cut(end, names, cuts):
+    stream = sse(*TOOLS, end=end, names=names)
+    places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
+    reader = read(*(stream[a:b] for a, b in zip(places, places[1:], strict=False)))
+    assert (reader.tool_uses, reader.delta_events, reader.counts()) == (3, 2, EXPECTED)
+
+
+@pytest.mark.parametrize(("events", "uses"), [(1, 0), (4, 0), (5, 1), (7, 1), (8, 2)])
+def test_a_cut_stream_has_the_calls_that_came(events, uses):
+    assert read(sse(*TOOLS[:events])).tool_uses == uses
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        sse(start_of(5)),
+        sse({"type": "content_block_start", "index": 0}),
+        sse({"type": "content_block_start", "content_block": ["tool_use"]}),
+        sse(
+            {"index": 0, "pad": "x" * 300, "content_block": {"type": None}, "type": "content_block_start"}, names=False
+        ),
+        b'event: content_block_start\ndata: {"type":"content_block_start","content_block":{"type":"tex\n\n',
+        b"event: content_block_start\ndata: " + b"x" * (MAX_EVENT_BYTES + 1) + b"\n\n",
+    ],
+)
+def test_calls_are_unknown_where_a_block_cannot_be_read(odd):
+    reader = read(sse(START) + odd[:-1], odd[-1:] + sse(*TOOLS[1:]))
+    assert (reader.tool_uses, reader.counts(), reader.finished) == (None, EXPECTED, True)
+
+
+def test_a_block_cut_off_in_its_beginning_did_not_come():
+    stream = sse(*TOOLS[:5])
+    assert [read(stream[:-cut]).tool_uses for cut in (2, 3, 20)] == [1, 0, 0]
+
+
+def test_a_block_whose_type_comes_last_is_read():
+    late = {"content_block": {"input": {"x": "y" * 300}, "type": "tool_use"}, "type": "content_block_start"}
+    assert read(sse(START, late, END)).tool_uses == 1
+
+
+def test_an_endless_delta_calls_no_tool():
+    head = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":"'
+    stream = sse(*TOOLS[:-2]) + head + b"x" * MAX_EVENT_BYTES
+    assert read(stream, b'"}\n\n' + sse(END, STOP)).tool_uses == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "uses"),
+    [
+        ([], 0),
+        ([{"type": "text", "text": "tool_use"}], 0),
+        ([{"type": "tool_use", "input": {"type": "tool_use"}}, {"type": "server_tool_use"}, {"type": "text"}], 2),
+        ([{"type": 7}], None),
+        ([{}], None),
+        (["tool_use"], None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_calls_of_a_json_answer(content, uses):
+    reader = JsonReader()
+    reader.feed(json.dumps({**START["message"], "content": content}).encode())
+    reader.end()
+    assert (reader.tool_uses, reader.finished, reader.counts().input_tokens) == (uses, True, 12)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=10))

@@ -43,8 +43,9 @@ MAX_NOTES = 10
 def read_logs(folder: Path, reading: Reading, *, projects: bool = True) -> dict[str, dict[str, Any]]:
     """Requests by identity, as the import endpoint takes them. ``projects``: name each after its working folder.
 
-    Raises OSError where the folder cannot be read at all."""
+    ``tool_uses`` is None where a line does not tell. Raises OSError where the folder cannot be read at all."""
     found: dict[str, dict[str, Any]] = {}
+    calls: dict[str, set[str] | None] = {}
     paths = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
     if not folder.exists():
         raise FileNotFoundError(2, "No such file or directory", str(folder))
@@ -52,16 +53,21 @@ def read_logs(folder: Path, reading: Reading, *, projects: bool = True) -> dict[
         reading.files += 1
         try:
             for number, line in _lines(path, reading):
-                entry = _entry(line, f"{path.name}:{number}", reading, projects)
-                if entry is None:
+                read = _entry(line, f"{path.name}:{number}", reading, projects)
+                if read is None:
                     continue
+                entry, called = read
                 identity = f"{entry['message_id']}\n{entry['upstream_request_id']}"
+                known = calls.setdefault(identity, set())
+                calls[identity] = known | called if known is not None and called is not None else None
                 before = found.get(identity)
                 if before is not None:
                     entry["started_at_ms"] = min(before["started_at_ms"], entry["started_at_ms"])
                 found[identity] = entry
         except OSError as error:
             reading.fault(path.name, f"cannot be read ({error.strerror})")
+    for identity, ids in calls.items():
+        found[identity]["tool_uses"] = len(ids) if ids is not None else None
     return found
 
 
@@ -81,8 +87,11 @@ def _lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _entry(line: bytes, where: str, reading: Reading, projects: bool) -> dict[str, Any] | None:
-    """The request that a line is about; None where it is about none, or cannot be read."""
+def _entry(
+    line: bytes, where: str, reading: Reading, projects: bool
+) -> tuple[dict[str, Any], frozenset[str] | None] | None:
+    """The request that a line is about, and the ids of the calls of tools in this line (None: they cannot be told);
+    None where it is about none, or cannot be read."""
     if not line.strip():
         return None
     try:
@@ -103,7 +112,7 @@ def _entry(line: bytes, where: str, reading: Reading, projects: bool) -> dict[st
         written = _count(usage.get("cache_creation_input_tokens"))
         hour = _count(split.get("ephemeral_1h_input_tokens"))
         searches = usage.get("server_tool_use")
-        return {
+        entry = {
             "message_id": message_id[:200],
             "upstream_request_id": _text(record.get("requestId")),
             "session_id": _text(record.get("sessionId")),
@@ -123,10 +132,28 @@ def _entry(line: bytes, where: str, reading: Reading, projects: bool) -> dict[st
             "output_tokens": _count(usage.get("output_tokens")),
             "web_searches": _count(searches.get("web_search_requests") if isinstance(searches, dict) else None),
         }
+        return entry, _calls(message.get("content"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         reading.unreadable += 1
         reading.fault(where, "cannot be read, passed over")
         return None
+
+
+def _calls(content: Any) -> frozenset[str] | None:
+    """A resumed session repeats blocks: their ids say which are the same."""
+    if not isinstance(content, list):
+        return None
+    ids = []
+    for block in content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        if not isinstance(kind, str):
+            return None
+        if kind.endswith("tool_use"):
+            call = block.get("id")
+            if not isinstance(call, str):
+                return None
+            ids.append(call[:200])
+    return frozenset(ids)
 
 
 def _count(value: Any) -> int:

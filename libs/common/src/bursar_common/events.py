@@ -97,6 +97,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     requested_model: str = ""
     stream: bool = False
     max_tokens: int | None = None
+    tools_offered: int | None = None
+    """Entries of the request's ``tools``."""
     effort: str = ""
     speed: str = ""
     service_tier: str = ""
@@ -122,6 +124,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
     thinking_tokens: int | None = None
     web_searches: int | None = None
+    tool_uses: int | None = None
+    """Blocks of the answer that call a tool, the provider's own included; of a cut answer those that came."""
 
     cost_nusd: int = 0
     """Billed cost: what every budget in ``charged_to`` was charged."""

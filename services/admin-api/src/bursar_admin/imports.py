@@ -55,6 +55,7 @@ class ImportEntry(Body):
     cache_write_1h_tokens: Tokens = 0
     output_tokens: Tokens = 0
     web_searches: Tokens = 0
+    tool_uses: Tokens | None = None
 
 
 class ImportBody(Body):
@@ -122,6 +123,7 @@ def usage_of(
         cache_write_1h_tokens=entry.cache_write_1h_tokens,
         output_tokens=entry.output_tokens,
         web_searches=entry.web_searches,
+        tool_uses=entry.tool_uses,
         cost_nusd=0,
         list_cost_nusd=priced.list_nusd,
         amounts=Amounts(),

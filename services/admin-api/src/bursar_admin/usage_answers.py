@@ -61,6 +61,8 @@ class LogEntryAnswer(CountsAnswer, CostsAnswer):
     estimated: bool
     billing: str
     price_book_id: str
+    tools_offered: int | None
+    tool_uses: int | None
     latency_ms: int | None
     time_to_first_token_ms: int | None
 

@@ -18,7 +18,7 @@ _PLAIN: Final = (
     "customer", "customer_id", "team", "team_id", "virtual_key", "virtual_key_id", "session_id", "agent_id",
     "parent_agent_id", "project", "repository", "branch", "environment", "cost_center", "tags", "provider", "model",
     "requested_model", "stream", "effort", "speed", "outcome", "status", "error_type", "refused_by", "would_refuse",
-    "estimated", "billing", "price_book_id",
+    "estimated", "billing", "price_book_id", "tools_offered", "tool_uses",
 )  # fmt: skip
 
 

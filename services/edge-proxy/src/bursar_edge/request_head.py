@@ -48,6 +48,8 @@ class RequestHead(msgspec.Struct):
     effort: str = ""
     user_id: str = ""
     """``metadata.user_id`` as sent."""
+    tools_offered: int | None = None
+    """None: it cannot be told, as with ``mcp_servers``, whose tools are their servers' to name."""
 
 
 class _Seen:
@@ -97,7 +99,7 @@ def read_head(body: bytes | memoryview, *, betas: tuple[str, ...] = (), needs_ma
         provider, name = name[:slash], name[slash + 1 :]
         body = cut_prefix(bytes(body))
     effort, user_id = _effort(head), _user_id(head)
-    return RequestHead(body, name, provider, max_tokens, stream, features, effort, user_id)
+    return RequestHead(body, name, provider, max_tokens, stream, features, effort, user_id, _tools_offered(head))
 
 
 def _read_lenient(body: bytes | memoryview) -> Any:
@@ -147,6 +149,15 @@ def _user_id(head: Any) -> str:
     metadata = head.metadata
     user_id = metadata.get("user_id") if isinstance(metadata, dict) else None
     return user_id[:1024] if isinstance(user_id, str) else ""
+
+
+def _tools_offered(head: Any) -> int | None:
+    if head.mcp_servers:
+        return None
+    tools = head.tools
+    if tools is None:
+        return 0
+    return len(tools) if isinstance(tools, list) else None
 
 
 _SPACE = re.compile(rb"[ \t\r\n]*")

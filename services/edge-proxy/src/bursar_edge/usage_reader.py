@@ -6,6 +6,8 @@ Last value wins: ``message_delta.usage`` is cumulative, may come several times a
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -24,7 +26,12 @@ BYTES_PER_TOKEN = 4
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 _DELTA = b"event: content_block_delta"
-_QUIET = (b"event: content_block_", b"event: ping")  # a comment may stand in front of any event, so it is no sign
+_QUIET = (_DELTA, b"event: content_block_stop", b"event: ping")  # a comment may precede any event, so it is no sign
+_BLOCK = re.compile(rb'"type" ?: ?"content_block_(delta|start)"')
+_NAME_BYTES = 200
+"""Bytes of an event's data in which its type is looked for."""
+_USES = "tool_use"
+"""What the type of a block ends with that calls a tool: ``tool_use``, ``server_tool_use``, ``mcp_tool_use``."""
 _decode = msgspec.json.Decoder().decode
 
 
@@ -41,6 +48,7 @@ class UsageReader:
         "model",
         "started",
         "stopped",
+        "tool_uses",
     )
 
     def __init__(self) -> None:
@@ -57,6 +65,8 @@ class UsageReader:
         """``message_stop`` came."""
         self.delta_bytes = 0
         self.delta_events = 0
+        self.tool_uses: int | None = 0
+        """Blocks so far that call a tool, the provider's own included; None: they could not all be read."""
 
     # ---- what was read
 
@@ -125,6 +135,9 @@ class UsageReader:
             self.usage(usage)
         elif kind == "message_stop":
             self.stopped = True
+        elif kind == "content_block_start":
+            block = event.get("content_block")
+            self._uses_of((block.get("type") if isinstance(block, dict) else None,))
         elif kind == "error":
             error = event.get("error")
             if isinstance(error, dict):
@@ -138,6 +151,14 @@ class UsageReader:
         if isinstance(usage, dict) and _count(usage, "input_tokens") is not None:
             self.started = True
         self.usage(usage)
+
+    def _uses_of(self, kinds: Iterable[Any]) -> None:
+        """Blocks came, of these types."""
+        for kind in kinds:
+            if not isinstance(kind, str):
+                self.tool_uses = None
+            elif kind.endswith(_USES) and self.tool_uses is not None:
+                self.tool_uses += 1
 
 
 class SseReader(UsageReader):
@@ -180,6 +201,8 @@ class SseReader(UsageReader):
             return
         rest = data[position:]
         if len(rest) > MAX_EVENT_BYTES:
+            if not self._dropping and not rest.startswith(_DELTA):
+                self.tool_uses = None  # it may have been the call of a tool
             self._dropping = True
             rest = rest[-1:]
         self._carry = rest
@@ -194,18 +217,31 @@ class SseReader(UsageReader):
         """No more bytes: an event without its empty line counts if it is whole."""
         rest, self._carry = self._carry, b""
         if rest and not self._dropping and not rest.startswith(_QUIET):
+            uses = self.tool_uses
             self._event(rest)
+            if self.tool_uses is None:
+                self.tool_uses = uses  # a block cut off in its beginning did not come
 
     def _event(self, event: bytes) -> None:
         lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
         if not lines:
             return
         data = b"\n".join(lines) if len(lines) > 1 else lines[0]
-        if b'content_block_delta"' in data[:200]:  # a stream that names no events
+        block = _BLOCK.search(data, 0, _NAME_BYTES)
+        if block is None:
+            self.event(data)
+        elif block[1] == b"start":
+            self._block(data)
+        else:  # of a stream that names no events
             self.delta_events += 1
             self.delta_bytes += len(event) + 2
-            return
-        self.event(data)
+
+    def _block(self, data: bytes) -> None:
+        """A block begins: of results of searches, say, all of it is here, and only its type is read."""
+        try:
+            self._uses_of((_decode_start(data).content_block.type,))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.tool_uses = None
 
     def _without_cr(self, chunk: bytes) -> bytes:
         """Line ends as ``\\n``: ``\\r\\n`` may be cut between chunks, and a lone ``\\r`` ends a line too."""
@@ -227,6 +263,7 @@ class JsonReader(UsageReader):
         super().__init__()
         self._chunks: list[bytes] = []
         self._size = 0
+        self.tool_uses = None
 
     def feed(self, chunk: bytes) -> None:
         """Take bytes as they pass."""
@@ -240,14 +277,21 @@ class JsonReader(UsageReader):
         """No more bytes: read them."""
         if self._size > MAX_JSON_BYTES:
             return
+        body = b"".join(self._chunks)
+        self._chunks.clear()
+        answer: _Answer
         try:
-            answer = _decode_answer(b"".join(self._chunks))
+            try:
+                answer = _decode_answer(body)
+            except msgspec.ValidationError:
+                answer = _decode_odd_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        finally:
-            self._chunks.clear()
         if isinstance(answer.error, dict):
             self.error_type = _text(answer.error.get("type"))
+        if isinstance(answer, _WithContent):
+            self.tool_uses = 0
+            self._uses_of([block.type for block in answer.content])
         self.message({"id": answer.id, "model": answer.model, "usage": answer.usage})
         self.finished = self.started and _count(self._usage, "output_tokens") is not None
 
@@ -259,7 +303,22 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+class _Kind(msgspec.Struct, gc=False):
+    type: Any
+
+
+class _WithContent(_Answer, kw_only=True):
+    content: list[_Kind]
+
+
+class _Start(msgspec.Struct):
+    content_block: _Kind
+
+
+_decode_answer = msgspec.json.Decoder(_WithContent).decode
+_decode_odd_answer = msgspec.json.Decoder(_Answer).decode
+"""An error, or content in a shape we do not know: it does not hide the usage."""
+_decode_start = msgspec.json.Decoder(_Start).decode
 
 
 class _Split(msgspec.Struct):

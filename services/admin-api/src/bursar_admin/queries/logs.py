@@ -37,6 +37,7 @@ _LISTED: Final = (
     "session_id", "agent_id", "parent_agent_id", "project", "repository", "branch", "environment", "cost_center",
     "tags", "provider", "model", "requested_model", "stream", "effort", "speed", "outcome", "status", "error_type",
     "refused_by", "would_refuse", "estimated", "billing", "price_book_id", "latency_ms", "time_to_first_token_ms",
+    "tools_offered", "tool_uses",
 )  # fmt: skip
 _FURTHER: Final = (
     "upstream_request_id", "message_id", "provider_credential", "max_tokens", "service_tier", "inference_geo",

@@ -208,6 +208,7 @@ CSV_COLUMNS: Final = (
     "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens", "thinking_tokens", "web_searches", "cost_usd",
     "list_cost_usd", "latency_ms", "time_to_first_token_ms", "repository", "branch", "environment", "cost_center",
     "tags", "customer_id", "team_id", "user_id", "virtual_key_id", "price_book_id", "estimated",
+    "tools_offered", "tool_uses",
 )  # fmt: skip
 
 
