@@ -27,7 +27,7 @@ INSERT INTO bursar.usage_events
     virtual_key_id, session_id, agent_id, parent_agent_id, project, repository, branch, environment, cost_center, tags,
     provider, provider_credential, model, requested_model, stream, max_tokens, effort, service_tier, outcome, status,
     error_type, refused_by, estimated, attempts, billing, client_version, input_tokens, cache_read_tokens,
-    cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, thinking_tokens, web_searches, cost_nusd,
+    cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, thinking_tokens, web_searches, tools_offered, tool_uses, cost_nusd,
     list_cost_nusd, held_nusd, bound_nusd, charged_to, price_book_id, latency_ms, time_to_first_token_ms, ended_at,
     text_bytes, charged_n, charged_t, charged_tokens, charged_r, rank, event_id, log_topic, log_partition, log_offset
 )
@@ -47,6 +47,7 @@ SELECT
     o, if(o = 'completed', 200, if(o = 'refused', 402, if(o = 'upstream_error', 529, NULL))), if(o = 'upstream_error', 'overloaded_error', ''),
     if(o = 'refused', 'budget_spent', ''), o IN ('interrupted', 'expired'), if(o = 'refused', 0, 1), if(k % 10 = 0, 'subscription', 'metered'), '2.0.50',
     counted ? 10 + r % 400 : NULL, counted ? 5000 + r % 90000 : NULL, counted ? r % 3000 : NULL, 0, counted ? 50 + (r * 7) % 3000 : NULL, 0, 0,
+    if(s % 5 = 0, NULL, 20), counted AND s % 5 != 0 ? r % 4 : NULL,
     counted AND k % 10 != 0 ? cost : 0, counted ? cost : 0, cost * 2, cost * 4,
     [concat('n:budget-of-key-', toString(k), ':', toString(toUnixTimestamp(toStartOfMonth(fromUnixTimestamp64Milli(at_ms, 'UTC')))), ':1798761600'),
      concat('n:budget-of-team-', toString(t), ':', toString(toUnixTimestamp(toStartOfMonth(fromUnixTimestamp64Milli(at_ms, 'UTC')))), ':1798761600')],

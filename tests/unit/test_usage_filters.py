@@ -240,8 +240,18 @@ def test_every_moment_is_read_once(
     # As the database says it: a day with an hour that is open, or of an older form, is open.
     open_days = frozenset(base // 1000 + each * 86_400 for each in days)
     open_days |= {hour // 86_400 * 86_400 for hour in open_hours | without_short}
-    hours = Hours(True, open_hours, False, without_short, open_days)
+    all_hours = [base // 1000 + each * 3600 for each in range(-24, 24 * 15)]
+    hours = Hours(
+        True,
+        open_hours,
+        False,
+        without_short,
+        open_days,
+        hour_buildings={hour: hour for hour in all_hours if hour not in open_hours | without_short},
+        day_buildings={hour: -hour for hour in all_hours if hour % 86_400 == 0 and hour not in open_days},
+    )
     plan = plan_of(span, hours, cut, short=short)
+    buildings = []
     for at in range(span.from_ms - minute, span.to_ms + minute, 7 * minute):
         inside = span.from_ms <= at < span.to_ms
         hour, day = at // HOUR_MS * 3600, at // DAY_MS * 86_400
@@ -252,9 +262,16 @@ def test_every_moment_is_read_once(
         if by_day:
             assert cut
             assert day not in open_days
+            buildings.append(-day)
         if by_hour:
             assert hour not in open_hours
             assert not (short and hour in without_short)
+            buildings.append(hour)
+    # All buildings that are read are named, or none: where an hour of an older form has no cuts.
+    if plan.buildings is not None:
+        assert sorted(plan.buildings) == sorted(set(buildings))
+    else:
+        assert cut is None or without_short & set(buildings) or not buildings
 
 
 def test_buckets_follow_the_zone() -> None:

@@ -1,7 +1,8 @@
 """What the sums of usage are taken by: the contract between the aggregator, which makes them, and whoever reads them.
 
 Requests are summed by hour with all DIMENSIONS (``bursar.usage_hours``), and closed UTC days once more by fewer of them
-(``bursar.usage_days``): each cut is what one kind of question needs, and a hundredth of the rows. Pure.
+(``bursar.usage_days``): each cut is what one kind of question needs, and a hundredth of the rows. The hours themselves
+stand there as well in such cuts. Pure.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ SHORT: Final[Mapping[str, str]] = {
     "short_list_cost_nusd": "list_cost_nusd",
 }
 """Columns of sums over short answers alone, and of what they are the part."""
+FEW_TOOL_USES: Final = 1
+"""Tool calls of an answer up to which it has few. Another number takes a new FORM."""
+FEW_TOOLS: Final[Mapping[str, str]] = {f"few_tools_{whole}": whole for whole in SHORT.values()}
+"""Likewise over short answers that are known to have few tool calls."""
+UNKNOWN_TOOLS: Final[Mapping[str, str]] = {
+    "unknown_tools_requests": "requests",
+    "unknown_tools_list_cost_nusd": "list_cost_nusd",
+}
+"""Likewise over short answers whose tool calls are not known: those of requests from before they were counted."""
+PARTS: Final[Mapping[str, str]] = {**SHORT, **FEW_TOOLS, **UNKNOWN_TOOLS}
+"""All columns over a part of the requests, and what of them they are."""
 TOPS: Final[Mapping[str, str]] = {
     "top_cost_nusd": "cost_nusd",
     "top_list_cost_nusd": "list_cost_nusd",
@@ -39,8 +51,9 @@ TOPS: Final[Mapping[str, str]] = {
 }
 """Columns of the highest value that one request has, as recorded (without corrections), and that value: what leads to
 the dearest requests. -1: none is known."""
-FORM: Final = 1
-"""What an hour's sums hold: 0 had no SHORT and no TOPS columns. Days are made of hours of this form."""
+FORM: Final = 2
+"""What an hour's sums hold: 0 had no SHORT and no TOPS columns, 1 no FEW_TOOLS and UNKNOWN_TOOLS columns and no cuts of
+hours. Days are made of hours of this form."""
 
 _OUTCOME: Final = ("provider", "model", "outcome", "refused_by", "billing", "price_book_id")
 _OWNER: Final = ("customer", "customer_id", "team", "team_id")
@@ -57,6 +70,11 @@ CUTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Cuts of ``bursar.usage_days`` and their dimensions; behind the first one, which has hours, in the order of size."""
 
+HOUR_CUTS: Final[Mapping[str, str]] = {f"hours_{name}": name for name in CUTS if name != HOURLY}
+"""Cuts of complete hours, which stand beside those of days, each with the dimensions of a day's."""
+HOURS_OF: Final[Mapping[str, str]] = {HOURLY: "hours_team", **{day: hour for hour, day in HOUR_CUTS.items()}}
+"""A cut of days and that of hours which has the same dimensions."""
+
 _TIMED: Final = ("provider", "model", "outcome", "billing")
 LATENCY_DIMENSIONS: Final = (*_OWNER, *_TIMED)
 LATENCY_CUTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -66,6 +84,11 @@ LATENCY_CUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "team": LATENCY_DIMENSIONS,
 }
 """Cuts of ``bursar.usage_latency_days``, likewise."""
+LATENCY_HOUR_CUTS: Final[Mapping[str, str]] = {f"hours_{name}": name for name in LATENCY_CUTS if name != HOURLY}
+LATENCY_HOURS_OF: Final[Mapping[str, str]] = {
+    HOURLY: "hours_model",
+    **{day: hour for hour, day in LATENCY_HOUR_CUTS.items()},
+}
 
 
 def cut_for(needed: Collection[str], *, hourly: bool = False, cuts: Mapping[str, tuple[str, ...]] = CUTS) -> str | None:

@@ -19,7 +19,7 @@ from typing import Final
 
 import structlog
 
-from bursar_aggregator.days import build_day, days_due
+from bursar_aggregator.days import build_day, cuts_of_hours, days_due
 from bursar_aggregator.rows import COLUMNS
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import QUERY_TIMEOUT_S, Analytics, AnalyticsRefused, AnalyticsUnavailable
@@ -27,12 +27,15 @@ from bursar_common.usage_sums import (
     COSTS,
     COUNTS,
     DIMENSIONS,
+    FEW_TOOL_USES,
     FORM,
     LATENCY_DIMENSIONS,
     MEASURES,
+    PARTS,
     SHORT,
     SHORT_ANSWER_TOKENS,
     TOPS,
+    UNKNOWN_TOOLS,
 )
 
 log = structlog.get_logger()
@@ -176,6 +179,8 @@ class HourSums:
         generation = row["now_ms"] << 20 | secrets.randbits(20)
         await self._analytics.command(_sums(hours, generation))
         await self._analytics.command(_latencies(hours, generation))
+        for statement in cuts_of_hours(hours, generation):
+            await self._analytics.command(statement)
         await self._analytics.insert_columns(
             "usage_hours_built",
             ("hour", "generation", "built_at", "form"),
@@ -185,18 +190,28 @@ class HourSums:
 
     async def _sweep(self) -> None:
         """Delete sums of former buildings, and of buildings that never ended."""
-        for table, built, unit in (
-            ("usage_hours", "usage_hours_built", "hour"),
-            ("usage_latencies", "usage_hours_built", "hour"),
-            ("usage_days", "usage_days_built", "day"),
-            ("usage_latency_days", "usage_days_built", "day"),
+        # By hour and building: one building may be of several hours, of which some were built again.
+        old = f"generation < bitShiftLeft(toUInt64(toUnixTimestamp(now()) - {STALE_S}) * 1000, 20)"
+        hours, days = (
+            f"({unit}, generation) NOT IN"
+            f" (SELECT {unit}, argMax(generation, built_at) FROM bursar.{built} GROUP BY {unit}) AND {old}"
+            for unit, built in (("hour", "usage_hours_built"), ("day", "usage_days_built"))
+        )
+        # Cuts of hours bear no time of their own: those of the last hours and days may be about to count.
+        cuts = (
+            "generation NOT IN (SELECT sipHash64(hour, argMax(generation, built_at)) FROM bursar.usage_hours_built"
+            " GROUP BY hour)"
+            " AND at NOT IN (SELECT hour FROM bursar.usage_hours_built GROUP BY hour"
+            f" HAVING max(built_at) > now64(3) - INTERVAL {STALE_S} SECOND)"
+            f" AND at < now('UTC') - INTERVAL {STALE_S} SECOND"
+        )
+        by_cut = f"if(startsWith(cut, 'hours_'), {cuts}, {days})"
+        for table, stale in (
+            ("usage_hours", hours),
+            ("usage_latencies", hours),
+            ("usage_days", by_cut),
+            ("usage_latency_days", by_cut),
         ):
-            # By hour and building: one building may be of several hours, of which some were built again.
-            stale = (
-                f"({unit}, generation) NOT IN"
-                f" (SELECT {unit}, argMax(generation, built_at) FROM bursar.{built} GROUP BY {unit})"
-                f" AND generation < bitShiftLeft(toUInt64(toUnixTimestamp(now()) - {STALE_S}) * 1000, 20)"
-            )
             (row,) = await self._analytics.query(f"SELECT count() AS rows FROM bursar.{table} WHERE {stale}")
             if row["rows"]:
                 await self._analytics.command(f"ALTER TABLE bursar.{table} DELETE WHERE {stale}")
@@ -234,19 +249,19 @@ def _sums(hours: Sequence[int], generation: int) -> str:
     counted |= {name: f"toInt128(e.{name}) + c.{name}" for name in COSTS}
     sums = ", ".join(f"sum({counted[name]}) AS sum_{name}" for name in (*COUNTS, *COSTS))
     # Not sumIf: it is NULL of a condition that is NULL, which an unknown number of tokens makes.
-    shorts = ", ".join(
-        f"sum(if(ifNull({short}, 0), {counted.get(whole, 'toUInt64(1)')}, 0)) AS sum_{name}"
-        for name, whole in SHORT.items()
+    parts = ", ".join(
+        f"sum(if(ifNull({short}{_tools(name)}, 0), {counted.get(whole, 'toUInt64(1)')}, 0)) AS sum_{name}"
+        for name, whole in PARTS.items()
     )
     added = ", ".join(f"sum({name}) AS {name}" for name in (*COUNTS, *COSTS))
     tops = ", ".join(f"max(e.{name})" for name in TOPS)
-    columns = ", ".join((*DIMENSIONS, *MEASURES, *SHORT, *TOPS, "first_at", "last_at"))
+    columns = ", ".join((*DIMENSIONS, *MEASURES, *PARTS, *TOPS, "first_at", "last_at"))
     return f"""INSERT INTO bursar.usage_hours (hour, generation, {columns})
 SELECT toStartOfHour(toDateTime(e.started_at, 'UTC')) AS of_hour, {generation}, {dimensions},
     countIf(e.outcome != 'refused'), countIf(e.outcome = 'refused'), countIf(e.outcome = 'upstream_error'),
     countIf(e.estimated),
     countIf(e.outcome NOT IN ('refused', 'not_sent', 'upstream_error') AND e.output_tokens IS NULL),
-    {sums}, {shorts}, {tops}, min(e.started_at), max(e.started_at)
+    {sums}, {parts}, {tops}, min(e.started_at), max(e.started_at)
 FROM
 (
     SELECT *, {", ".join(f"{value} AS {name}" for name, value in TOPS.items())}
@@ -255,6 +270,13 @@ FROM
 LEFT JOIN (SELECT request_id, {added} FROM bursar.corrections FINAL GROUP BY request_id) AS c
     ON c.request_id = e.request_id
 GROUP BY of_hour, {", ".join(f"e.{name}" for name in DIMENSIONS)}"""
+
+
+def _tools(part: str) -> str:
+    """What a part asks of an answer's tool calls, of those that short answers are."""
+    if part in SHORT:
+        return ""
+    return " AND e.tool_uses IS NULL" if part in UNKNOWN_TOOLS else f" AND e.tool_uses <= {FEW_TOOL_USES}"
 
 
 def _latencies(hours: Sequence[int], generation: int) -> str:

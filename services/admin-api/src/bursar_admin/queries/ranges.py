@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ MAX_OPEN_HOURS: Final = 400
 """Hours read request by request beside sums; with more of them everything is."""
 MAX_OPEN_DAYS: Final = 100
 """Days read by hours beside sums of days; with more of them everything is."""
+MAX_BUILDINGS: Final = 4_000
+"""Buildings of days and hours that one statement names; with more of them the tables are asked which ones stand."""
 MAX_BUCKETS: Final = 2_200
 """Points of a histogram: 91 days by hour."""
 
@@ -85,6 +87,14 @@ class Plan:
     """Unix seconds of the beginnings of days within ``days`` that are not to be taken from there."""
     cut: str = ""
     """Which of the day's sums."""
+    buildings: tuple[int, ...] | None = None
+    """The buildings of ``days`` and ``hours`` that are to be read, all in cuts; None: read hours with all dimensions,
+    and ask the tables which buildings stand."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all that is read are named buildings, whose rows never change: an answer holds for good."""
+        return self.buildings is not None and not self.raw
 
 
 @dataclass(frozen=True)
@@ -96,48 +106,95 @@ class Hours:
     open: frozenset[int]
     """Hours (Unix s) that have requests and no complete sums."""
     corrected: bool
-    without_short: frozenset[int] = frozenset()
-    """Hours whose sums, or what there is of them, hold neither short answers nor highest values."""
+    old: frozenset[int] = frozenset()
+    """Hours whose sums are of a former FORM, or not there: they lack columns and cuts."""
     open_days: frozenset[int] = frozenset()
     """Beginnings (Unix s) of UTC days that have requests and no complete sums of days."""
+    hour_buildings: Mapping[int, int] = field(default_factory=dict)
+    """Of complete hours that have cuts: Unix s to the building their rows in cuts bear."""
+    day_buildings: Mapping[int, int] = field(default_factory=dict)
+    """Of days that are not open, likewise."""
 
 
-HOURS_QUERY: Final = f"""SELECT
-    toUnixTimestamp(toDateTime(h.day, 'UTC')) AS day, h.open AS open, h.without_short AS without_short,
+HOURS_QUERY: Final = """SELECT
+    toUnixTimestamp(toDateTime(of_day, 'UTC')) AS day,
+    groupArrayIf(hour_s, is_hour) AS hours,
+    groupArrayIf(done, is_hour) AS complete,
+    groupArrayIf(of_form, is_hour) AS forms,
+    groupArrayIf(of_building, is_hour) AS buildings,
+    sipHash64(arraySort(groupArrayIf((hour_s, made), is_hour))) = argMaxIf(of_building, built, NOT is_hour) AS same,
+    argMaxIf(made, built, NOT is_hour) AS generation,
     (SELECT count() FROM bursar.corrections) AS corrections
 FROM
 (
     SELECT
-        toDate(hour) AS day,
-        groupArrayIf(toUnixTimestamp(hour), NOT complete) AS open,
-        groupArrayIf(toUnixTimestamp(hour), form < {FORM}) AS without_short,
-        sipHash64(arraySort(groupArray((toUnixTimestamp(hour), generation)))) AS source
-    FROM bursar.usage_hours_state GROUP BY day
-) AS h
-LEFT JOIN
-(
-    SELECT x.day AS day, argMax(x.source, x.built_at) AS source FROM bursar.usage_days_built AS x GROUP BY x.day
-) AS b ON b.day = h.day
-WHERE h.day = toDate(0) OR b.day != h.day OR b.source != h.source OR notEmpty(h.open) OR notEmpty(h.without_short)"""
-"""Days without complete sums, with their hours likewise; the row of day 0 says that all hours are noted. As the view
-bursar.usage_days_state says it. Over all time, so that one answer serves all questions that are asked at once."""
+        true AS is_hour, toDate(of_hour) AS of_day, toUnixTimestamp(of_hour) AS hour_s, max(built_at) AS built,
+        argMax(generation, built_at) AS made, argMax(form, built_at) AS of_form,
+        sipHash64(of_hour, made) AS of_building, built > max(touched_at) + INTERVAL 180 SECOND AS done
+    FROM
+    (
+        SELECT
+            hour AS of_hour, touched_at, toDateTime64(0, 3, 'UTC') AS built_at, toUInt64(0) AS generation,
+            toUInt8(0) AS form
+        FROM bursar.usage_hours_touched
+        UNION ALL
+        SELECT hour, toDateTime64(0, 3, 'UTC'), built_at, generation, form FROM bursar.usage_hours_built
+    )
+    GROUP BY of_hour
+    UNION ALL
+    SELECT false, day, toUInt32(0), built_at, generation, toUInt8(0), source, false FROM bursar.usage_days_built
+)
+GROUP BY of_day"""
+"""Days with their hours and whether their sums are complete, as the views usage_hours_state and usage_days_state say
+it, which take longer to be planned than to be read. Over all time, so that one answer serves all questions that are
+asked at once. Hour 0, of day 0, says that all hours are noted."""
 
 
-def hours_of(rows: Iterable[dict[str, Any]]) -> Hours:
+def hours_of(rows: Iterable[Mapping[str, Any]]) -> Hours:
+    complete = corrected = False
     listed = list(rows)
-    days = [row for row in listed if row["day"] != 0]
+    unread: list[int] = []
+    old: list[int] = []
+    open_days: list[int] = []
+    hour_buildings: dict[int, int] = {}
+    day_buildings: dict[int, int] = {}
+    for row in listed:
+        corrected = corrected or bool(row["corrections"])
+        if row["day"] == 0:
+            complete = 0 in row["hours"]
+            continue
+        hours: Sequence[int] = row["hours"]
+        if not hours:
+            continue  # sums of a day whose requests are gone
+        formed = min(row["forms"])
+        if formed >= FORM and all(row["complete"]):
+            hour_buildings.update(zip(hours, map(int, row["buildings"]), strict=True))
+        else:
+            for hour, done, form, building in zip(hours, row["complete"], row["forms"], row["buildings"], strict=True):
+                if not done:
+                    unread.append(hour)
+                if form < FORM:
+                    old.append(hour)
+                elif done:
+                    hour_buildings[hour] = int(building)
+        if row["same"] and formed >= 1 and all(row["complete"]):
+            day_buildings[row["day"]] = int(row["generation"])
+        else:
+            open_days.append(row["day"])
     return Hours(
-        complete=len(days) < len(listed),
-        open=frozenset(int(hour) for row in days for hour in row["open"]),
-        without_short=frozenset(int(hour) for row in days for hour in row["without_short"]),
-        open_days=frozenset(row["day"] for row in days),
-        corrected=any(row["corrections"] for row in listed) or not listed,
+        complete=complete,
+        open=frozenset(unread),
+        corrected=corrected or not listed,
+        old=frozenset(old),
+        open_days=frozenset(open_days),
+        hour_buildings=hour_buildings,
+        day_buildings=day_buildings,
     )
 
 
 def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: bool = False) -> Plan:
     """How to read the range. ``hours`` None: the question cannot be answered from sums; ``cut`` None: not from those of
-    days. ``short``: short answers are asked for."""
+    days. ``short``: columns are asked for that sums of a former FORM do not have."""
     everything = Plan((span,), hours is None or hours.corrected)
     if hours is None or not hours.complete:
         return everything
@@ -145,13 +202,13 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
     last = span.to_ms // HOUR_MS * HOUR_MS
     if last <= first:
         return everything
-    days, open_days = _days(first, last, hours) if cut is not None else (None, ())
+    days, open_days = _days(first, last, hours, short=short) if cut is not None else (None, ())
     stretches = [Span(first, last)]
     if days is not None:
         stretches = [Span(first, days.from_ms), *(Span(day * 1000, day * 1000 + DAY_MS) for day in open_days)]
         stretches.append(Span(days.to_ms, last))
     by_hour = tuple(_joined(stretches))
-    unread = hours.open | hours.without_short if short else hours.open
+    unread = hours.open | hours.old if short else hours.open
     open_hours = tuple(
         sorted(hour for hour in unread if any(each.from_ms <= hour * 1000 < each.to_ms for each in by_hour))
     )
@@ -160,16 +217,48 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
     pieces = [Span(span.from_ms, first), *(Span(hour * 1000, hour * 1000 + HOUR_MS) for hour in open_hours)]
     pieces.append(Span(last, span.to_ms))
     return Plan(
-        tuple(_joined(pieces)), hours.corrected, by_hour, open_hours, days, open_days, cut or "" if days else ""
+        tuple(_joined(pieces)),
+        hours.corrected,
+        by_hour,
+        open_hours,
+        days,
+        open_days,
+        cut or "",
+        _buildings(days, open_days, by_hour, open_hours, hours) if cut is not None else None,
     )
 
 
-def _days(first_ms: int, last_ms: int, hours: Hours) -> tuple[Span | None, tuple[int, ...]]:
+def _buildings(
+    days: Span | None, open_days: Sequence[int], by_hour: Sequence[Span], open_hours: Sequence[int], hours: Hours
+) -> tuple[int, ...] | None:
+    """The buildings that stand for what is not open; None where an hour has no cuts, or they are too many."""
+    found: list[int] = []
+    if days is not None:
+        unread = set(open_days)
+        for day in range(days.from_ms // 1000, days.to_ms // 1000, 86_400):
+            if day in hours.day_buildings and day not in unread:
+                found.append(hours.day_buildings[day])
+    unread = set(open_hours)
+    for stretch in by_hour:
+        for hour in range(stretch.from_ms // 1000, stretch.to_ms // 1000, 3600):
+            if hour in unread:
+                continue
+            if hour in hours.hour_buildings:
+                found.append(hours.hour_buildings[hour])
+            elif hour in hours.old:
+                return None
+    return tuple(found) if len(found) <= MAX_BUILDINGS else None
+
+
+def _days(first_ms: int, last_ms: int, hours: Hours, *, short: bool) -> tuple[Span | None, tuple[int, ...]]:
     """The whole days between two moments, and which of them have no complete sums."""
     span = Span(-(-first_ms // DAY_MS) * DAY_MS, last_ms // DAY_MS * DAY_MS)
     if span.to_ms <= span.from_ms:
         return None, ()
-    open_days = tuple(sorted(day for day in hours.open_days if span.from_ms <= day * 1000 < span.to_ms))
+    unread = hours.open_days
+    if short:
+        unread |= {hour // 86_400 * 86_400 for hour in hours.old}
+    open_days = tuple(sorted(day for day in unread if span.from_ms <= day * 1000 < span.to_ms))
     return (span, open_days) if len(open_days) <= MAX_OPEN_DAYS else (None, ())
 
 

@@ -6,14 +6,23 @@ whichever table it came from; a request is in exactly one of its parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import LATENCY_COLUMNS, Dimension
 from bursar_admin.queries.ranges import Plan, Span
-from bursar_common.usage_sums import COUNTS, SHORT, SHORT_ANSWER_TOKENS
+from bursar_common.usage_sums import (
+    COUNTS,
+    FEW_TOOL_USES,
+    HOURS_OF,
+    LATENCY_HOURS_OF,
+    PARTS,
+    SHORT,
+    SHORT_ANSWER_TOKENS,
+    UNKNOWN_TOOLS,
+)
 
 Sql = tuple[str, dict[str, Any]]
 Metric = Literal["cost", "list_cost", "tokens", "requests", "refused", "errors"]
@@ -21,6 +30,8 @@ Metric = Literal["cost", "list_cost", "tokens", "requests", "refused", "errors"]
 _SHORT_ANSWER: Final = (
     f"ifNull(u.outcome = 'completed' AND u.output_tokens < {SHORT_ANSWER_TOKENS} AND ifNull(u.web_searches, 0) = 0, 0)"
 )
+_FEW_TOOLS: Final = f"({_SHORT_ANSWER} AND ifNull(u.tool_uses <= {FEW_TOOL_USES}, 0))"
+_UNKNOWN_TOOLS: Final = f"({_SHORT_ANSWER} AND isNull(u.tool_uses))"
 _OF_ONE: Final[dict[str, str]] = {
     "requests": "toUInt64(u.outcome != 'refused')",
     "refused": "toUInt64(u.outcome = 'refused')",
@@ -76,15 +87,20 @@ def relation(
     parts: list[str] = []
     early = " AND ".join(each for each in (early, question.criteria.early) if each)
     plan = question.plan
-    summed = [f"toInt64({name}) AS {name}" if SHORT.get(name, name) in COUNTS else name for name in measures]
+    summed = [f"toInt64({name}) AS {name}" if PARTS.get(name, name) in COUNTS else name for name in measures]
     of_day, of_hour, of_request = _AT[at]
     # Columns of sums are named as those of requests, and what they have not is not asked of them. Numbers of tokens are
     # signed everywhere: corrections lower them, and the parts must be of one type.
-    if plan.days is not None:
+    if plan.buildings is not None:
+        if plan.buildings:
+            text, own = _cuts(plan, HOURS_OF)
+            parts.append(_select("bursar.usage_days", [f"{of_day} AS at", *columns, *summed], [text, *conditions]))
+            parameters |= own
+    elif plan.days is not None:
         text, own = _days("bursar.usage_days", plan, [f"{of_day} AS at", *columns, *summed], conditions)
         parts.append(text)
         parameters |= own
-    if plan.hours:
+    if plan.buildings is None and plan.hours:
         text, own = _hours("bursar.usage_hours", plan, [f"{of_hour} AS at", *columns, *summed], conditions)
         parts.append(text)
         parameters |= own
@@ -99,7 +115,33 @@ def relation(
 
 
 def _of_one(measure: str) -> str:
-    return f"if({_SHORT_ANSWER}, {_OF_ONE[SHORT[measure]]}, 0)" if measure in SHORT else _OF_ONE[measure]
+    return f"if({_part(measure)}, {_OF_ONE[PARTS[measure]]}, 0)" if measure in PARTS else _OF_ONE[measure]
+
+
+def _part(measure: str) -> str:
+    """Whether a request belongs to the part that a measure is of."""
+    return _SHORT_ANSWER if measure in SHORT else _UNKNOWN_TOOLS if measure in UNKNOWN_TOOLS else _FEW_TOOLS
+
+
+def _select(table: str, columns: Sequence[str], conditions: Sequence[str]) -> str:
+    return f"    SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(conditions)}"
+
+
+def _cuts(plan: Plan, hours_of: Mapping[str, str]) -> Sql:
+    """Rows of the plan's buildings: of days and of hours, which stand in one table. The days are what the table is
+    ordered by; the buildings alone would do."""
+    stretches = [*plan.hours, *([plan.days] if plan.days is not None else [])]
+    first, last = min(each.from_ms for each in stretches), max(each.to_ms for each in stretches)
+    return (
+        "cut IN {cuts:Array(String)} AND day >= toDate(toDateTime({cuts_from:UInt32}, 'UTC'))"
+        " AND day <= toDate(toDateTime({cuts_to:UInt32}, 'UTC')) AND generation IN {buildings:Array(UInt64)}",
+        {
+            "cuts": [plan.cut, hours_of[plan.cut]],
+            "cuts_from": first // 1000,
+            "cuts_to": last // 1000 - 1,
+            "buildings": list(plan.buildings or ()),
+        },
+    )
 
 
 def _days(table: str, plan: Plan, columns: Sequence[str], conditions: Sequence[str]) -> Sql:
@@ -167,23 +209,27 @@ def _requests(
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     # A query of its own, so that conditions see columns and not the names measures are given.
     source = f"(SELECT * FROM bursar.usage_events FINAL PREWHERE {within}{where}) AS u"
-    added = [name for name in measures if SHORT.get(name, name) in _CORRECTED]
+    added = [name for name in measures if PARTS.get(name, name) in _CORRECTED]
     if not plan.corrected or not added:
         selected = [*columns, *(f"{_of_one(name)} AS {name}" for name in measures)]
         return f"    SELECT {', '.join(selected)} FROM {source}", parameters
-    amounts = dict.fromkeys(SHORT.get(name, name) for name in added)
+    amounts = dict.fromkeys(PARTS.get(name, name) for name in added)
     inner = [*columns, "request_id AS of_request"]
     inner += [f"{_of_one(name)} AS own_{name}" for name in measures if name not in added]
     inner += [f"{_OF_ONE[name]} AS own_{name}" for name in amounts]
-    inner += [f"{_SHORT_ANSWER} AS own_short"]
+    kinds = {
+        text: f"own_part_{number}"
+        for number, text in enumerate(dict.fromkeys(_part(name) for name in added if name in PARTS))
+    }
+    inner += [f"{text} AS {name}" for text, name in kinds.items()]
     selected = [column.rpartition(" AS ")[2] for column in columns]
     for name in measures:
         if name not in added:
             selected.append(f"own_{name} AS {name}")
             continue
-        of = SHORT.get(name, name)
+        of = PARTS.get(name, name)
         whole = f"own_{of} + c.{of}"
-        selected.append(f"if(own_short, {whole}, 0) AS {name}" if name in SHORT else f"{whole} AS {name}")
+        selected.append(f"if({kinds[_part(name)]}, {whole}, 0) AS {name}" if name in PARTS else f"{whole} AS {name}")
     sums = ", ".join(f"sum({name}) AS {name}" for name in amounts)
     return (
         f"    SELECT {', '.join(selected)} FROM (SELECT {', '.join(inner)} FROM {source}) AS e"
@@ -221,11 +267,16 @@ def latencies(question: Question, bucket: Sql | None = None) -> Sql:
     )
     parts: list[str] = []
     columns = ["latency_states", "time_to_first_token_states"]
-    if plan.days is not None:
+    if plan.buildings is not None:
+        if plan.buildings:
+            text, own = _cuts(plan, LATENCY_HOURS_OF)
+            parts.append(_select("bursar.usage_latency_days", ["at", *columns], [text, *conditions]))
+            parameters |= own
+    elif plan.days is not None:
         text, own = _days("bursar.usage_latency_days", plan, ["at", *columns], conditions)
         parts.append(text)
         parameters |= own
-    if plan.hours:
+    if plan.buildings is None and plan.hours:
         text, own = _hours("bursar.usage_latencies", plan, ["hour AS at", *columns], conditions)
         parts.append(text)
         parameters |= own
