@@ -49,7 +49,8 @@ def test_dollars(nusd: int | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("at", "text"),
-    [("2026-11-21T18:00:00Z", "18:00"), ("2026-11-22T00:00:00Z", "Sun 00:00"), ("2026-12-01T00:00:00Z", "Dec 1"),
+    [("2026-11-21T18:00:00Z", "18:00"), ("2026-11-22T00:00:00Z", "00:00"),
+     ("2026-11-22T00:00:01Z", "Sun 00:00"), ("2026-11-23T00:00:00Z", "Mon 00:00"), ("2026-12-01T00:00:00Z", "Dec 1"),
      ("2027-01-01T00:00:00Z", "2027-01-01"), (None, "-")],
 )  # fmt: skip
 def test_moments_are_as_short_as_they_are_clear(at: str | None, text: str) -> None:
@@ -57,11 +58,11 @@ def test_moments_are_as_short_as_they_are_clear(at: str | None, text: str) -> No
 
 
 def test_the_status_line_names_the_budget_that_ends_first() -> None:
-    assert status_line(quota(budget()), NOW, UTC) == "$1.23 today · $8.77 left · resets Sun 00:00"
+    assert status_line(quota(budget()), NOW, UTC) == "$1.23 today · $8.77 left · resets 00:00"
     team = budget("team", "platform", left_nusd=2_000_000_000, resets_at="2026-12-01T00:00:00Z")
     assert status_line(quota(budget(), team), NOW, UTC) == "$1.23 today · $2.00 left (team platform) · resets Dec 1"
     observed = budget("team", "platform", left_nusd=0, enforcement="observe")
-    assert status_line(quota(budget(), observed), NOW, UTC).endswith("$8.77 left · resets Sun 00:00")
+    assert status_line(quota(budget(), observed), NOW, UTC).endswith("$8.77 left · resets 00:00")
     assert status_line(quota(), NOW, UTC) == "$1.23 today"
     assert status_line(quota(usage=None), NOW, UTC) == "key alice"
     unknown = budget(left_nusd=None, spent_nusd=None)
@@ -76,7 +77,7 @@ def test_the_table_says_unknown_where_the_ledger_did_not_answer() -> None:
              "held": 1, "left": 1479, "window_start": None, "resets_at": "2026-11-21T15:00:00Z"}  # fmt: skip
     text = table(quota(budget(), rate_limits=[limit]), NOW, UTC)
     assert text.splitlines()[:2] == ["alice (team platform)", "since 00:00: $1.23 in 12 requests"]
-    assert "key alice            1d      $1.23  $0.00  $8.77  $10.00  Sun 00:00" in text
+    assert "key alice            1d      $1.23  $0.00  $8.77  $10.00  00:00" in text
     assert "key alice, requests  1h         20      1  1,479   1,500  15:00" in text
     dark = table(quota(budget(left_nusd=None, spent_nusd=None, held_nusd=None), balances="unavailable"), NOW, UTC)
     assert dark.count("unknown") == 4
@@ -87,7 +88,7 @@ def test_the_table_says_unknown_where_the_ledger_did_not_answer() -> None:
 def test_the_end_of_a_session() -> None:
     assert session_end(quota(budget()), NOW, UTC) == (
         "Bursar: this session cost $1.23 in 12 requests, 90 % of the prompts from the cache; $8.77 left of key alice's "
-        "$10.00 until Sun 00:00."
+        "$10.00 until 00:00."
     )
     assert session_end(quota(usage=usage(requests=0)), NOW, UTC) == ""
     assert session_end(quota(usage=None), NOW, UTC) == ""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,16 @@ from typing import Any
 import pytest
 
 from bursar.home import Home
+from bursar.kept_quota import ENDS_S
 from bursar.statusline import line, read_stdin, which
 
+USAGE = {"cost_nusd": 1_230_000_000, "list_cost_nusd": 1_230_000_000, "requests": 1, "refused": 0}
 QUOTA = {
     "virtual_key": {"id": "k", "name": "alice", "team": None, "customer": None, "expires_at": None},
     "balances": "live",
     "budgets": [],
     "rate_limits": [],
-    "usage": {"cost_nusd": 1_230_000_000, "list_cost_nusd": 1_230_000_000, "requests": 1, "refused": 0},
+    "usage": USAGE,
 }
 
 
@@ -32,11 +37,15 @@ class Stub:
         self.asked: list[str] = []
         self.answer: Any = QUOTA
         self.status = 200
+        self.go_on = threading.Event()
+        """An answer waits for it."""
+        self.go_on.set()
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 stub.asked.append(self.headers["authorization"])
+                stub.go_on.wait()
                 body = json.dumps(stub.answer).encode()
                 self.send_response(stub.status)
                 self.send_header("content-length", str(len(body)))
@@ -55,6 +64,7 @@ class Stub:
 def stub() -> Iterator[Stub]:
     made = Stub()
     yield made
+    made.go_on.set()
     made.server.shutdown()
     made.server.server_close()
 
@@ -74,22 +84,93 @@ def test_it_asks_once_and_then_reads_its_cache(stub: Stub, tmp_path: Path) -> No
     assert line(environ, home, b"") == "$1.23 today"
     assert line(environ, home, b'{"cost": {"total_cost_usd": 0.5}}') == "$1.23 today · session $0.50"
     assert stub.asked == ["Bearer sk-bf-mine"]
-    [kept] = (tmp_path / ".cache" / "bursar").iterdir()
+    [kept] = (tmp_path / ".cache" / "bursar").glob("*.json")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert "sk-bf" not in kept.name + kept.read_text()
+
+
+def after(shown: Callable[[], str], *before: str) -> str:
+    """What is shown once it is none of these."""
+    deadline_s = time.monotonic() + 60
+    while (said := shown()) in before:
+        assert time.monotonic() < deadline_s, said
+    return said
+
+
+def aged(kept: Path, age_s: float) -> None:
+    at = kept.stat().st_mtime - age_s
+    os.utime(kept, (at, at))
 
 
 def test_a_stale_answer_stays_while_bursar_is_away_then_goes(stub: Stub, tmp_path: Path) -> None:
     environ, home = environment(tmp_path, stub.url), Home(tmp_path / "home")
     line(environ, home, b"")
-    [kept] = (tmp_path / ".cache" / "bursar").iterdir()
+    [kept] = (tmp_path / ".cache" / "bursar").glob("*.json")
     stub.status = 503
-    for age_s, said in ((60, "$1.23 today"), (3600, "bursar: no answer")):
-        at = kept.stat().st_mtime - age_s
-        os.utime(kept, (at, at))
-        assert line(environ, home, b"") == said
-        at = kept.stat().st_mtime + age_s
-        os.utime(kept, (at, at))
+    aged(kept, 60)
+    assert line(environ, home, b"") == "$1.23 today"
+    aged(kept, 3600)
+    assert after(lambda: line(environ, home, b""), "bursar: asking") == "bursar: no answer"
+    aged(kept, 10)
+    stub.status = 200
+    assert after(lambda: line(environ, home, b""), "bursar: no answer", "bursar: asking") == "$1.23 today"
+
+
+def test_what_is_known_is_shown_while_one_process_asks(stub: Stub, tmp_path: Path) -> None:
+    """The first line of all says that it asks; every later one has figures, however long the answer takes."""
+    environ, home = environment(tmp_path, stub.url), Home(tmp_path / "home")
+    stub.go_on.clear()
+    assert [line(environ, home, b"") for _ in range(3)] == ["bursar: asking"] * 3
+    stub.go_on.set()
+    assert after(lambda: line(environ, home, b""), "bursar: asking") == "$1.23 today"
+    assert len(stub.asked) == 1
+
+    [kept] = (tmp_path / ".cache" / "bursar").glob("*.json")
+    stub.answer = {**QUOTA, "usage": {**USAGE, "cost_nusd": 9_000_000_000}}
+    stub.go_on.clear()
+    aged(kept, 60)
+    assert [line(environ, home, b"") for _ in range(3)] == ["$1.23 today"] * 3
+    stub.go_on.set()
+    assert after(lambda: line(environ, home, b""), "$1.23 today") == "$9.00 today"
+    assert len(stub.asked) == 2
+
+
+def test_the_command_ends_while_the_answer_is_awaited(stub: Stub, tmp_path: Path) -> None:
+    """Claude Code reads up to the end of the pipe: what goes on asking must not hold it."""
+    environ = environment(tmp_path, stub.url, PATH=os.environ["PATH"])
+    command = [sys.executable, "-m", "bursar", "statusline", "--home", str(tmp_path / "home")]
+    stub.go_on.clear()
+
+    def shown() -> str:
+        ran = subprocess.run(command, env=environ, input=b"{}", capture_output=True, timeout=60, check=True)
+        assert ran.stderr == b""
+        return ran.stdout.decode()
+
+    assert shown() == "bursar: asking\n"
+    stub.go_on.set()
+    assert after(shown, "bursar: asking\n") == "$1.23 today\n"
+    assert len(stub.asked) == 1
+
+
+def test_a_lock_whose_owner_was_killed_is_taken_over(stub: Stub, tmp_path: Path) -> None:
+    environ, home = environment(tmp_path, stub.url), Home(tmp_path / "home")
+    line(environ, home, b"")
+    [kept] = (tmp_path / ".cache" / "bursar").glob("*.json")
+    kept.unlink()
+    lock = kept.with_suffix(".asking")
+    lock.touch()
+    assert line(environ, home, b"") == "bursar: asking"
+    aged(lock, ENDS_S + 1)
+    assert after(lambda: line(environ, home, b""), "bursar: asking") == "$1.23 today"
+
+
+def test_without_processes_of_its_own_it_asks_itself(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "fork")
+    environ, home = environment(tmp_path, stub.url), Home(tmp_path / "home")
+    assert line(environ, home, b"") == "$1.23 today"
+    assert [path.suffix for path in (tmp_path / ".cache" / "bursar").iterdir()] == [".json"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime, time, tzinfo
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
@@ -31,13 +31,14 @@ def dollars(nusd: int | None) -> str:
 
 
 def moment(text: str | None, now: datetime, zone: tzinfo | None = None) -> str:
-    """A time of the API in the reader's zone, as short as it is clear: ``18:00``, ``Tue 18:00``, ``Dec 1``."""
+    """A time of the API in the reader's zone, as short as it is clear: ``18:00``, ``Tue 18:00``, ``Dec 1``. Midnight
+    tonight is ``00:00``: it is today that ends."""
     if not text:
         return "-"
     at = datetime.fromisoformat(text).astimezone(zone)
     here = now.astimezone(zone)
     days = (at.date() - here.date()).days
-    if days == 0:
+    if days == 0 or (days == 1 and at.time() == time()):
         return f"{at:%H:%M}"
     if 0 < days < 7:
         return f"{at:%a %H:%M}"

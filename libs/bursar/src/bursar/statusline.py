@@ -1,7 +1,8 @@
 """``bursar statusline``: one line below Claude Code's prompt. Fast, and silent about every failure.
 
-Claude Code runs it after each answer with a JSON on stdin. The last answer of Bursar is kept on disk for some seconds;
-while Bursar does not answer, what is known stays shown for a while.
+Claude Code runs it after each answer with a JSON on stdin. The last answer of Bursar is kept on disk and shown; a
+process of its own asks for the next (:mod:`bursar.kept_quota`). While Bursar does not answer, what is known stays shown
+for a while.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from typing import Any
 from bursar.claude_settings import SettingsRefused, default_settings_path, read_env
 from bursar.here import NotKnown, find_url
 from bursar.home import Home
-from bursar.quota_client import QuotaUnknown, ask_quota
+from bursar.kept_quota import NO_ANSWER, Kept
+from bursar.quota_client import ask_quota
 from bursar.quota_text import status_line
 
 FRESH_S = 5.0
 """An answer that old is shown without asking again."""
 STALE_S = 600.0
 """An answer that old is still better than none; beyond, it would mislead."""
-ASK_WITHIN_S = 0.2
-"""A status line has to be there within 300 ms, start of the interpreter included."""
+WAIT_S = 0.05
+"""How long newer figures are waited for while older ones are there to be shown: a Bursar close by answers within."""
+FIRST_WAIT_S = 0.2
+"""The same while there is nothing to show. A status line has to be there within 300 ms, start of the interpreter
+included."""
 MAX_STDIN_BYTES = 1 << 20
 STDIN_WITHIN_S = 0.05
 
@@ -61,15 +66,21 @@ def _line(environ: Mapping[str, str], home: Home, said: bytes) -> str:
         return "bursar: not running"
     now = datetime.now().astimezone()
     midnight_s = int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
-    path = cache_path(environ, f"{url}\n{key}\n{midnight_s}")
-    age_s, kept = _read(path)
+    file = Kept(cache_path(environ, f"{url}\n{key}\n{midnight_s}"))
+    age_s, kept = file.read()
     if kept is None or age_s > FRESH_S:
-        try:
-            kept = ask_quota(url, key, since_s=midnight_s, timeout_s=ASK_WITHIN_S)
-            _write(path, kept)
-        except QuotaUnknown:
-            if kept is None or age_s > STALE_S:
-                return "bursar: no answer"
+        nothing = kept is None or kept == NO_ANSWER or age_s > STALE_S
+        file.fetch(
+            lambda within_s: ask_quota(url, key, since_s=midnight_s, timeout_s=within_s),
+            fresh_s=FRESH_S,
+            keep_s=STALE_S,
+            wait_s=FIRST_WAIT_S if nothing else WAIT_S,
+        )
+        age_s, kept = file.read()
+    if kept is None or age_s > STALE_S:
+        return "bursar: asking"
+    if kept == NO_ANSWER:
+        return "bursar: no answer"
     return status_line(kept, now) + _session(said)
 
 
@@ -118,29 +129,3 @@ def cache_path(environ: Mapping[str, str], what: str) -> Path:
     """A file of this person's own; its name tells neither key nor address."""
     folder = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or Path.home()) / ".cache")
     return Path(folder) / "bursar" / f"quota-{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
-
-
-def _read(path: Path) -> tuple[float, Any]:
-    """(age in seconds, what was kept); None where there is nothing that can be read."""
-    try:
-        age_s = time.time() - path.stat().st_mtime
-        kept = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return 0.0, None
-    return (age_s, kept) if isinstance(kept, dict) and age_s >= 0 else (0.0, None)
-
-
-def _write(path: Path, quota: Mapping[str, Any]) -> None:
-    """Replaced in one step; not made durable, since it is worth nothing after some seconds."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in path.parent.glob("quota-*.json"):  # yesterday's, and those of keys used before
-            if old != path and time.time() - old.stat().st_mtime > 86_400:
-                old.unlink()
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(quota, file)
-        os.replace(temporary, path)
-    except OSError:
-        return
