@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import html
 import io
 import json
 import re
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from tests.harness.browser import WAIT_MS, WIDTHS, Tab, accessibility_faults, open_tab, running_browser
-from tests.harness.gateway import Gateway
-from tests.harness.one_machine import OneMachine
-from tests.harness.page_traffic import HTML_NAME, LONG_NAME, Seeded, seed, seed_oddities
+from tests.harness.browser import WAIT_MS, WIDTHS, accessibility_faults, open_tab
+from tests.harness.page_traffic import HTML_NAME, LONG_NAME, seed_oddities
+from tests.harness.page_world import World, looked_at, running_world
 
 expect.set_options(timeout=WAIT_MS)
 TABLE = json.loads((Path(__file__).parents[1] / "unit" / "page_numbers.json").read_text())
 FIRST_PAGE_BYTES = 300_000
-MESSAGE = {"model": "claude-sonnet-4-6", "max_tokens": 64, "messages": [{"role": "user", "content": "Say ledger."}]}
 
 
 NAMES = (
@@ -40,75 +34,11 @@ SHOWN = {"overview", "logs", "request", "sessions", "session", "insights", "budg
 """Pages whose screenshots are kept: light and dark, and on a telephone."""
 
 
-@dataclass
-class World:
-    machine: OneMachine
-    seeded: Seeded
-    browser: Browser
-
-    @property
-    def url(self) -> str:
-        return self.machine.url
-
-    def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        request = urllib.request.Request(self.url + path, headers={"accept": "text/html"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
-
-    def ask(self, key: str = "alice-laptop") -> None:
-        """One request of a developer."""
-        request = urllib.request.Request(
-            self.url + "/anthropic/v1/messages",
-            data=json.dumps(MESSAGE).encode(),
-            headers={"authorization": f"Bearer {self.seeded.keys[key].value}", "content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            assert answer.status == 200
-            answer.read()
-
-    def api(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
-            return dict(json.loads(answer.read()))
-
-    def seed(self, more: Callable[[Gateway, Seeded], Awaitable[None]]) -> None:
-        async def run() -> None:
-            async with self.machine.gateway() as gateway:
-                await more(gateway, self.seeded)
-
-        # Playwright's own loop runs in this thread.
-        with ThreadPoolExecutor(1) as other:
-            other.submit(asyncio.run, run()).result()
-
-    def path(self, name: str) -> str:
-        """The page of one of :data:`NAMES`."""
-        if name == "request":
-            chosen = self.api(f"/api/logs?limit=1&outcome=completed&session={self.seeded.session}")["logs"][0]
-            return f"/logs?request={chosen['id']}"
-        return {
-            "overview": "/",
-            "overview-one-team": f"/?range=7d&team={self.seeded.teams['platform']}",
-            "logs": "/logs",
-            "logs-filtered": "/logs?outcome=completed&min_cost_usd=0.001&model=claude-opus-4-8",
-            "logs-empty": "/logs?model=nobody-asks-for-this",
-            "sessions": "/sessions",
-            "session": f"/sessions/{self.seeded.session}",
-            "insights": "/insights",
-            "budgets": "/budgets",
-        }[name]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One gateway and one browser for the file: seven weeks of a company."""
-    with OneMachine(tmp_path_factory.mktemp("pages")) as machine:
-
-        async def seeded() -> Seeded:
-            async with machine.gateway() as gateway:
-                return await seed(gateway)
-
-        found = asyncio.run(seeded())
-        with running_browser() as browser:
-            yield World(machine, found, browser)
+    """One gateway and one browser for the file."""
+    with running_world(tmp_path_factory.mktemp("pages")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +46,6 @@ def odd_world(world: World) -> World:
     """The same with names and amounts that pages break on."""
     world.seed(seed_oddities)
     return world
-
-
-def looked_at(tab: Tab, name: str = "") -> None:
-    """The open page at every width; with a name in both themes, and its screenshots. Rules about structure are asked of
-    one theme, those about colour of both."""
-    dark = (("dark", 390), ("dark", 1440)) if name else ()
-    for theme, width in (("light", 1440), ("light", 1024), ("light", 390), *dark):
-        tab.look(theme=theme, width=width)
-        tab.check()
-        if name and (theme, width) in (("light", 1440), ("dark", 1440), ("light", 390)):
-            tab.screenshot(f"{name}-{theme}" + ("" if width == WIDTHS[0] else f"-{width}"))
-        if (theme, width) == ("light", 1440):
-            assert accessibility_faults(tab.page) == []
-        elif (theme, width) == ("dark", 1440):
-            assert accessibility_faults(tab.page, "color-contrast") == []
-        elif (theme, width) == ("light", 390) and name:
-            assert accessibility_faults(tab.page, without=("color-contrast",)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

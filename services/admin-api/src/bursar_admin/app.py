@@ -25,6 +25,7 @@ from bursar_admin.projection import Projection
 from bursar_admin.providers import first_events
 from bursar_admin.routes import (
     Route,
+    budget_totals,
     config,
     content,
     customers,
@@ -96,6 +97,7 @@ def route_table(desk: Desk) -> list[Route]:
             providers,
             prices,
             preview,
+            budget_totals,
             config,
             dead_letters,
             events,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from bursar_admin.desk import Desk
@@ -15,8 +16,8 @@ from bursar_admin.errors import bad_field, not_found
 from bursar_admin.pages.api import everything
 from bursar_admin.pages.forecast import Forecast, forecast
 from bursar_admin.pages.frame import Frame, View
+from bursar_admin.pages.money_tabs import ACTIVE, tabs
 from bursar_admin.pages.numbers import window_words
-from bursar_admin.pages.statements import ACTIVE, tabs
 from bursar_admin.routes import Route
 
 KINDS = {"customer": "customers", "team": "teams", "virtual_key": "virtual-keys"}
@@ -211,6 +212,20 @@ def marks(owners: list[Owner]) -> dict[str, int]:
     }
 
 
+def _question(owner: Owner, line: Line) -> str:
+    """What a preview of the budget asks for, the limit apart, as JSON; empty where there is none: a provider's share of
+    a key is not told apart."""
+    if line.via:
+        return ""
+    asked = {
+        "kind": owner.kind,
+        "id": owner.id,
+        "reset_duration": line.budget["reset_duration"],
+        "calendar_aligned": "true" if line.budget["calendar_aligned"] else "false",
+    }
+    return msgspec.json.encode(asked).decode()
+
+
 def _keys_below(view: View) -> dict[str, int]:
     counts: dict[str, int] = {}
     for key in view.desk.projection.virtual_keys.values():
@@ -293,7 +308,9 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         chosen = [each for each in found.lines if each.budget["id"] == budget_id]
         if not chosen:
             raise not_found("budget", budget_id)
-        return frame.fragment(view, "parts/budget_form.html", owner=found, line=chosen[0], path=path)
+        return frame.fragment(
+            view, "parts/budget_form.html", owner=found, line=chosen[0], path=path, question=_question(found, chosen[0])
+        )
 
     return [
         Route("GET", "/budgets", page, "budgets_page", "Budgets."),

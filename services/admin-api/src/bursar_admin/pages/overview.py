@@ -14,8 +14,6 @@ from aiohttp import web
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field
 from bursar_admin.pages import numbers
-from bursar_admin.pages.api import everything
-from bursar_admin.pages.budgets import KINDS
 from bursar_admin.pages.forecast import forecast
 from bursar_admin.pages.frame import Frame, View, address
 from bursar_admin.pages.spans import Span, span_of
@@ -35,32 +33,50 @@ DIMENSIONS = {
     "customer": "Customer",
 }
 RANKINGS = ("team", "user", "model", "project")
-FIGURES = (("today", "Today"), ("7d", "Last 7 days"), ("month", "This month"))
+FIGURES = (("today", "Today", "day"), ("week", "This week", "week"), ("month", "This month", "month"))
+"""(range, title, window of the budgets it stands against)"""
+BUDGET_WORDS = {"day": "daily", "week": "weekly", "month": "monthly"}
+FEW_DAYS = 3
+"""Of a course by day; shorter ones are drawn by hour."""
 
 
 @dataclass(frozen=True)
 class Figure:
     word: str
+    window: str
     span: Span
     now_nusd: int
     before_nusd: int | None
     """None: not compared."""
     values: list[int]
     """Of equal steps, for the line."""
+    step: str
+    """``hour`` or ``day``"""
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """The month's budgets of the scope, or of everyone at the top."""
+    """What budgets of one window allow the scope together, of the REST API."""
 
+    word: str
+    """``daily``"""
+    budgets: int
+    observed: int
     limit_nusd: int
     spent_nusd: int | None
-    owners: int
+    resets_at: str | None
+
+    @property
+    def used(self) -> float:
+        """Per cent that is spent, 0 to 100."""
+        if not self.limit_nusd:
+            return 100.0 if self.budgets else 0.0
+        return min(100.0, 100 * (self.spent_nusd or 0) / self.limit_nusd)
 
 
 async def figures(view: View) -> list[Figure]:
     """The three figures from one course by hour, which all of them are parts of."""
-    spans = [span_of({"range": name}, view.now_s, view.timezone) for name, _ in FIGURES]
+    spans = [span_of({"range": name}, view.now_s, view.timezone) for name, _, _ in FIGURES]
     first, last = min(span.start_s for span in spans), max(span.end_s for span in spans)
 
     async def spent(start_s: int, end_s: int, interval: str) -> list[tuple[int, int]]:
@@ -76,55 +92,40 @@ async def figures(view: View) -> list[Figure]:
     sums: list[int | None] = [sum(value for _, value in course) for course in before]
     sums = sums or [None] * len(spans)
     return [
-        _figure(word, span, [each for each in hours if each[0] >= span.start_s], earlier)
-        for (_, word), span, earlier in zip(FIGURES, spans, sums, strict=True)
+        _figure(word, window, span, [each for each in hours if each[0] >= span.start_s], earlier)
+        for (_, word, window), span, earlier in zip(FIGURES, spans, sums, strict=True)
     ]
 
 
-def _figure(word: str, span: Span, hours: list[tuple[int, int]], before_nusd: int | None) -> Figure:
+def _figure(word: str, window: str, span: Span, hours: list[tuple[int, int]], before_nusd: int | None) -> Figure:
     values = [value for _, value in hours]
-    total = sum(values)
-    if span.bucket == "day":
-        zone = ZoneInfo(span.timezone)
-        days: dict[date, int] = {}
-        for start_s, value in hours:
-            day = datetime.fromtimestamp(start_s, zone).date()
-            days[day] = days.get(day, 0) + value
-        values = list(days.values())
-    return Figure(word, span, total, before_nusd, values)
+    zone = ZoneInfo(span.timezone)
+    days: dict[date, int] = {}
+    for start_s, value in hours:
+        day = datetime.fromtimestamp(start_s, zone).date()
+        days[day] = days.get(day, 0) + value
+    by_day = len(days) >= FEW_DAYS
+    return Figure(
+        word, window, span, sum(values), before_nusd, list(days.values()) if by_day else values,
+        "day" if by_day else "hour",
+    )  # fmt: skip
 
 
-async def allowed(view: View) -> Allowed | None:
-    """None where nothing limits the month."""
-    if view.scope:
-        crumb = view.scope[-1]
-        kind = "virtual_key" if crumb.parameter == "key" else crumb.parameter
-        if kind not in KINDS:
-            return None
-        try:
-            owners = [(await view.api.get(f"/api/governance/{KINDS[kind]}/{crumb.id}"))[kind]]
-        except Refusal:
-            return None
-    else:
-        customers, teams = await asyncio.gather(
-            everything(view.api, "/api/governance/customers", "customers"),
-            everything(view.api, "/api/governance/teams", "teams"),
-        )
-        owners = [*customers, *(team for team in teams if not team["customer_id"])]
-    budgets = [
-        [
-            budget
-            for budget in owner["budgets"]
-            if budget["reset_duration"] == "1M" and budget["enforcement"] != "observe"
-        ]
-        for owner in owners
-    ]
-    tightest = [min(found, key=lambda budget: int(budget["limit_nusd"])) for found in budgets if found]
-    if not tightest:
+async def allowed(view: View) -> dict[str, Allowed] | None:
+    """By window; None where the scope is an owner that is gone."""
+    try:
+        answer = await view.api.get("/api/governance/budget-totals", view.filters)
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise
         return None
-    spent = [budget["spent_nusd"] for budget in tightest]
-    known = None if any(each is None for each in spent) else sum(spent)
-    return Allowed(sum(budget["limit_nusd"] for budget in tightest), known, len(tightest))
+    return {
+        each["window"]: Allowed(
+            BUDGET_WORDS[each["window"]],
+            *(each[name] for name in ("budgets", "observed", "limit_nusd", "spent_nusd", "resets_at")),
+        )
+        for each in answer["totals"]
+    }
 
 
 def movers(rankings: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -151,14 +152,16 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
 
     async def top(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        found, limit = await asyncio.gather(figures(view), allowed(view))
-        month = found[-1]
+        found, limits = await asyncio.gather(figures(view), allowed(view))
+        month, limit = found[-1], (limits or {}).get("month")
+        limit = limit if limit is not None and limit.budgets else None
         future = forecast(
             month.now_nusd, limit.limit_nusd if limit else None, month.span.start_s, month.span.whole_end_s, view.now_s
         )
         silent = not view.scope and not any(figure.now_nusd or figure.before_nusd for figure in found)
         return frame.fragment(
-            view, "parts/overview_top.html", figures=found, allowed=limit, month=month, future=future,
+            view, "parts/overview_top.html", figures=found, limits=limits, allowed=limit, future=future,
+            words=BUDGET_WORDS,
             nothing_yet=silent and not (await view.api.get("/api/logs", {"limit": 1}))["logs"],
         )  # fmt: skip
 

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 from bursar_admin.errors import bad_field
 
 CHOICES = (("today", "Today"), ("7d", "7 days"), ("month", "This month"), ("last_month", "Last month"))
+WEEK = "week"
+"""A range, too, from Monday on; not offered beside ``7d``, which is about the same."""
 DEFAULT = "month"
 MAX_CUSTOM_DAYS = 366 * 2
 """Longest stretch of a page: a chart of more days than pixels says nothing."""
@@ -58,6 +60,10 @@ def span_of(query: Mapping[str, str], now_s: int, timezone: str) -> Span:
         start, end = today - timedelta(days=6), today + timedelta(days=1)
         before = start - timedelta(days=7)
         return _running(name, start, end, before, now, "these 7 days", "the 7 days before", timezone)
+    if name == WEEK:
+        start = today - timedelta(days=today.weekday())
+        end, before = start + timedelta(days=7), start - timedelta(days=7)
+        return _running(name, start, end, before, now, "this week", "last week until this time", timezone)
     month = today.replace(day=1)
     if name == "month":
         return _running(
@@ -69,7 +75,7 @@ def span_of(query: Mapping[str, str], now_s: int, timezone: str) -> Span:
             name, _s(start), _s(month), _s(_last(start)), _s(start), "last month", "the month before", "day", timezone,
             _s(month),
         )  # fmt: skip
-    raise bad_field("range", "is not a time range", name, [choice for choice, _ in CHOICES] + ["custom"])
+    raise bad_field("range", "is not a time range", name, [*(choice for choice, _ in CHOICES), WEEK, "custom"])
 
 
 def _running(

@@ -1,9 +1,13 @@
-// What another limit would mean, said while it is typed: from what was spent, and the pace of the window so far.
+// What another limit would mean, said while it is typed: from what was spent and the pace of the window so far, and from
+// the requests of the last days.
 import { money } from "./numbers.js";
+import { writePreview } from "./preview.js";
 
 const NUSD = 1e9;
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric", month: "short" });
 const HOUR = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit", hour12: false });
+const ASK_AFTER_MS = 250;
+const timers = new WeakMap();
 const HOURS_BELOW_MS = 2 * 86_400_000;
 
 function sentence(form, limit, observed) {
@@ -28,6 +32,15 @@ function preview(form) {
   const known = form.dataset.spent !== "" && text !== "" && Number.isFinite(dollars) && dollars >= 0;
   const observed = form.querySelector('[name$=".enforcement"]').value === "observe";
   place.textContent = known ? sentence(form, dollars * NUSD, observed) : "";
+  const last = form.querySelector("[data-preview-days]");
+  if (!last) return;
+  clearTimeout(timers.get(form));
+  if (text === "" || !Number.isFinite(dollars) || dollars < 0) {
+    last.dataset.asked = last.textContent = "";
+    return;
+  }
+  const question = { ...JSON.parse(form.dataset.question), max_limit: text };
+  timers.set(form, setTimeout(() => writePreview(last, question, observed ? "observe" : ""), ASK_AFTER_MS));
 }
 
 document.addEventListener("input", (event) => {
@@ -35,5 +48,8 @@ document.addEventListener("input", (event) => {
   if (form) preview(form);
 });
 document.addEventListener("htmx:afterSettle", () => {
-  for (const form of document.querySelectorAll("form[data-limit-preview]")) preview(form);
+  for (const form of document.querySelectorAll("form[data-limit-preview]:not([data-begun])")) {
+    form.dataset.begun = "";
+    preview(form);
+  }
 });

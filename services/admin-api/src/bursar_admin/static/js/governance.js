@@ -1,6 +1,6 @@
 // Forms of owners and keys: rows that come and go, a key's value shown once, deletions confirmed, previews.
 import "./forms.js";
-import { money } from "./numbers.js";
+import { writePreview } from "./preview.js";
 
 const PREVIEW_AFTER_MS = 350;
 const NAMED = ["name", "id", "for", "aria-describedby", "data-problem", "data-rows", "data-add"];
@@ -118,31 +118,7 @@ async function preview(row) {
   }
   const [kind, id] = form.dataset.owner.split(" ");
   const aligned = field(row, "calendar_aligned").checked;
-  const query = new URLSearchParams({ kind, id, max_limit: limit, reset_duration: duration, calendar_aligned: aligned });
-  const asked = query.toString();
-  place.dataset.asked = asked;
-  try {
-    const answer = await fetch(`/api/governance/budget-preview?${asked}`);
-    if (place.dataset.asked !== asked) return;
-    if (!answer.ok) {
-      place.textContent = "";
-      return;
-    }
-    place.textContent = sentence(await answer.json(), field(row, "enforcement").value);
-  } catch {
-    place.textContent = "";
-  }
-}
-
-function sentence(found, enforcement) {
-  const spent = money(found.spent_nusd);
-  if (found.requests === 0) return `No requests in the last ${found.days} days to compare it with.`;
-  if (found.would_refuse === 0) {
-    return `Would have refused none of the ${found.requests.toLocaleString("en-US")} requests of the last ${found.days} days (${spent}).`;
-  }
-  const first = new Date(found.first_refused_at).toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
-  const verb = enforcement === "observe" ? "Would have marked" : "Would have refused";
-  return `${verb} ${found.would_refuse.toLocaleString("en-US")} of the ${found.requests.toLocaleString("en-US")} requests of the last ${found.days} days (${spent}), the first on ${first}.`;
+  await writePreview(place, { kind, id, max_limit: limit, reset_duration: duration, calendar_aligned: aligned }, field(row, "enforcement").value);
 }
 
 document.addEventListener("input", (event) => {
