@@ -7,6 +7,7 @@ import asyncio
 import re
 from typing import Any, Final
 
+from bursar_admin.adding import Asked, Only
 from bursar_admin.books import Books
 from bursar_admin.queries import insights as queries
 from bursar_admin.queries import sessions
@@ -19,7 +20,7 @@ from bursar_admin.session_facts import CACHE_1H_S, facts, hour_cache, rates_by, 
 from bursar_admin.usage import Row, UsageStore
 from bursar_admin.usage_json import money
 from bursar_common.pricing import CompiledModel, PriceBook, round_half_even
-from bursar_common.usage_sums import SHORT_ANSWER_TOKENS
+from bursar_common.usage_sums import FEW_TOOL_USES, SHORT_ANSWER_TOKENS
 
 ROWS: Final = 20
 """Rows of one insight."""
@@ -36,45 +37,78 @@ class Insights:
         self._store = store
         self._books = books
 
-    async def all(self, wanted: Criteria, span: Span) -> list[dict[str, Any]]:
-        """Raises Refusal (503)."""
+    async def all(
+        self, wanted: Criteria, span: Span, before: Span | None = None, *, compare: bool = False
+    ) -> list[dict[str, Any]]:
+        """``before``: the period compared to, by default as long as this one and right before it; ``compare``: numbers
+        of that period beside those of this one, too, where they say something.
+
+        Raises Refusal (503)."""
+        former = before if compare else None
+        before = before or span.before
         return list(
             await asyncio.gather(
-                self._short_opus(wanted, span),
+                self._opus(wanted, span, former),
                 self._caches(wanted, span),
                 self._dearest(wanted, span),
-                self._growth(wanted, span),
-                self._refusals(wanted, span),
+                self._growth(wanted, span, before),
+                self._refusals(wanted, span, former),
             )
         )
 
-    async def _short_opus(self, wanted: Criteria, span: Span) -> dict[str, Any]:
+    async def _opus(self, wanted: Criteria, span: Span, before: Span | None) -> dict[str, Any]:
+        (numbers, listed), former = await asyncio.gather(
+            self._opus_of(wanted, span), self._opus_of(wanted, before) if before is not None else _nothing()
+        )
+        return {
+            "id": "opus_like_sonnet",
+            "title": "Opus requests that look like Sonnet work",
+            "rule": (
+                f"Completed requests to an Opus model with fewer than {SHORT_ANSWER_TOKENS} output tokens (thinking "
+                f"included), no web search and at most {FEW_TOOL_USES} tool call in the answer. Their tokens are "
+                "priced once at Opus's and once at Sonnet's standard list rates of the same price book (Sonnet of the "
+                "same version where the book has it, else its dearest Sonnet, the newest of several). Short answers "
+                "whose tool calls were not recorded are counted apart and not priced. Whether Sonnet would have done as well "
+                "is not known here."
+            ),
+            "numbers": numbers,
+            **({"previous_numbers": former[0]} if former is not None else {}),
+            "rows": listed[:ROWS],
+            "rows_count": len(listed),
+        }
+
+    async def _opus_of(self, wanted: Criteria, span: Span) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         store = self._store
-        question = await store.question(wanted, span, columns=queries.SHORT_BY, short=True)
-        rows = await store.analytics.rows(*queries.short_opus(question))
-        (everything,) = await store.analytics.rows(*queries.opus_total(question))
+        question = await store.question(wanted, span, columns=queries.OPUS_BY, short=True)
+        asked = Asked(queries.OPUS_BY, queries.OPUS_MEASURES, only=Only(queries.OPUS, queries.is_opus))
+        rows = await store.added(question, asked)
+        if rows is None:
+            rows = await store.ask(question, *queries.opus(question))
         found: dict[tuple[str, str], dict[str, Any]] = {}
         requests = unpriced = opus_nusd = sonnet_nusd = 0
         used: set[str] = set()
         for row in rows:
-            book = await self._books.find(row["of_book"])
-            pair = _pair(book, row["of_model"])
+            few = row["sum_few_tools_requests"]
+            if not few:
+                continue
+            book = await self._books.find(row["price_book_id"])
+            pair = _pair(book, row["model"])
             if book is None or pair is None:
-                unpriced += row["sum_requests"]
+                unpriced += few
                 continue
             opus, sonnet = (_cost(book, model, row, span.to_ms - 1) for model in pair)
             used.add(pair[1].id)
-            requests, opus_nusd, sonnet_nusd = requests + row["sum_requests"], opus_nusd + opus, sonnet_nusd + sonnet
+            requests, opus_nusd, sonnet_nusd = requests + few, opus_nusd + opus, sonnet_nusd + sonnet
             who = found.setdefault(
-                (row["of_user"], row["of_key"]),
+                (row["user_id"], row["virtual_key_id"]),
                 {
-                    "user_id": row["of_user"], "user": store.name_of("user", row["of_user"]) if row["of_user"] else "",
-                    "virtual_key_id": row["of_key"], "virtual_key": row["of_key_name"],
-                    "team_id": row["of_team"], "team": row["of_team_name"],
+                    "user_id": row["user_id"], "user": store.name_of("user", row["user_id"]) if row["user_id"] else "",
+                    "virtual_key_id": row["virtual_key_id"], "virtual_key": row["virtual_key"],
+                    "team_id": row["team_id"], "team": row["team"],
                     "requests": 0, "opus_nusd": 0, "sonnet_nusd": 0,
                 },
             )  # fmt: skip
-            who["requests"] += row["sum_requests"]
+            who["requests"] += few
             who["opus_nusd"] += opus
             who["sonnet_nusd"] += sonnet
         listed = [
@@ -82,38 +116,33 @@ class Insights:
              **money("saving", who["opus_nusd"] - who["sonnet_nusd"])}
             for who in found.values()
         ]  # fmt: skip
-        listed.sort(key=lambda who: (-int(who["saving_nusd"]), str(who["virtual_key_id"])))
+        listed.sort(key=lambda who: (-int(who["saving_nusd"]), str(who["virtual_key_id"]), str(who["user_id"])))
+        whole = {name: sum(row[f"sum_{name}"] for row in rows) for name in queries.OPUS_MEASURES}
+        short, unknown = whole["short_requests"], whole["unknown_tools_requests"]
         return {
-            "id": "opus_like_sonnet",
-            "title": "Opus requests that look like Sonnet work",
-            "rule": (
-                f"Completed requests to an Opus model with fewer than {SHORT_ANSWER_TOKENS} output tokens (thinking "
-                "included) and no web search. Their tokens are priced once at Opus's and once at Sonnet's standard "
-                "list rates of the same price book (Sonnet of the same version where the book has it, else its dearest "
-                "Sonnet, the newest of several). Whether Sonnet would have done as well, and how many tools were "
-                "offered, is not known here."
-            ),
-            "numbers": {
-                "requests": requests,
-                "opus_requests": everything["sum_requests"],
-                **money("opus_list_cost", everything["sum_list_cost_nusd"]),
-                **money("cost_at_opus", opus_nusd),
-                **money("cost_at_sonnet", sonnet_nusd),
-                **money("saving", opus_nusd - sonnet_nusd),
-                "sonnet_models": sorted(used),
-                "requests_without_price": unpriced,
-            },
-            "rows": listed[:ROWS],
-            "rows_count": len(listed),
-        }
+            "requests": requests,
+            "opus_requests": whole["requests"],
+            **money("opus_list_cost", whole["list_cost_nusd"]),
+            **money("cost_at_opus", opus_nusd),
+            **money("cost_at_sonnet", sonnet_nusd),
+            **money("saving", opus_nusd - sonnet_nusd),
+            "sonnet_models": sorted(used),
+            "requests_without_price": unpriced,
+            "short_requests": short,
+            "requests_more_tools": short - unknown - whole["few_tools_requests"],
+            "requests_tools_unknown": unknown,
+            **money("tools_unknown_list_cost", whole["unknown_tools_list_cost_nusd"]),
+            "short_answer_tokens": SHORT_ANSWER_TOKENS,
+            "few_tool_uses": FEW_TOOL_USES,
+        }, listed
 
     async def _turns(
         self, ids: list[str], question: Question, span: Span, *, caches: bool = False
     ) -> tuple[list[Row], dict[str, PriceBook | None]]:
         """Turns of sessions, and the books they were priced by."""
         places = await self._store.places(question, ids)
-        turns = await self._store.analytics.rows(
-            *sessions.turns(ids, MAX_TURNS, question.criteria, span, places, caches=caches)
+        turns = await self._store.ask(
+            question, *sessions.turns(ids, MAX_TURNS, question.criteria, span, places, caches=caches)
         )
         books = {book_id: await self._books.find(book_id) for book_id in {turn["price_book_id"] for turn in turns}}
         return turns, books
@@ -121,7 +150,7 @@ class Insights:
     async def _caches(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
         question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-        writers = await store.analytics.rows(*queries.cache_writers(question, CACHE_SESSIONS))
+        writers = await store.ask(question, *queries.cache_writers(question, CACHE_SESSIONS))
         listed: list[dict[str, Any]] = []
         totals = {"rewrites": 0, "tokens": 0, "extra": 0, "saved": 0, "dearer": 0, "within_the_hour": 0}
         turns: list[Row] = []
@@ -210,16 +239,17 @@ class Insights:
             "rows_count": len(found),
         }
 
-    async def _growth(self, wanted: Criteria, span: Span) -> dict[str, Any]:
+    async def _users(self, wanted: Criteria, span: Span) -> dict[str, Row]:
         store = self._store
-        by = dimension("user")
-        now, before = [
-            {
-                row["of_user"]: row
-                for row in await store.analytics.rows(*queries.by_user(await store.question(wanted, each, by)))
-            }
-            for each in (span, span.before)
-        ]
+        question = await store.question(wanted, span, dimension("user"))
+        rows = await store.added(question, Asked(("user_id",), ("requests", "list_cost_nusd")))
+        if rows is None:
+            rows = await store.ask(question, *queries.by_user(question))
+        return {row["user_id"]: row for row in rows if row["user_id"]}
+
+    async def _growth(self, wanted: Criteria, span: Span, period: Span) -> dict[str, Any]:
+        store = self._store
+        now, before = await asyncio.gather(self._users(wanted, span), self._users(wanted, period))
         rows = []
         for user_id, row in now.items():
             earlier = before[user_id]["sum_list_cost_nusd"] if user_id in before else 0
@@ -237,38 +267,68 @@ class Insights:
             "id": "fastest_growing_users",
             "title": "Whose use grows fastest",
             "rule": (
-                "Users by how much more their requests cost at list prices than in the period of the same length right "
-                "before; a dollar at least. Change is null where there was nothing before. Requests of keys without a "
-                "user are not among them."
+                "Users by how much more their requests cost at list prices than in the period compared to (by default "
+                "of the same length, right before); a dollar at least. Change is null where there was nothing before. "
+                "Requests of keys without a user are not among them."
             ),
             "numbers": {"users": len(rows), **money("growth", sum(row["growth_nusd"] for row in rows))},
             "rows": rows[:ROWS],
             "rows_count": len(rows),
         }
 
-    async def _refusals(self, wanted: Criteria, span: Span) -> dict[str, Any]:
-        store = self._store
-        question = await store.question(wanted, span, dimension("team"), dimension("refused_by"))
-        found = await store.analytics.rows(*queries.refusals(question, 1000))
-        rows = [
-            {
-                "team_id": row["of_team"],
-                "team": store.name_of("team", row["of_team"], row["of_team_name"]) if row["of_team"] else "",
-                "refused": row["sum_refused"],
-                "requests": row["sum_requests"],
-                "share": row["sum_refused"] / (row["sum_refused"] + row["sum_requests"]),
-                "reasons": {reason: int(count) for reason, count in row["reasons"].items() if reason and int(count)},
-            }
-            for row in found
-        ]
+    async def _refusals(self, wanted: Criteria, span: Span, before: Span | None) -> dict[str, Any]:
+        found, former = await asyncio.gather(
+            self._refusals_of(wanted, span), self._refusals_of(wanted, before) if before is not None else _nothing()
+        )
+        rows = sorted((row for row in found.values() if row["refused"]), key=_most_refused)
+        if former is not None:
+            for row in rows:
+                row["previous_refused"] = former[row["team_id"]]["refused"] if row["team_id"] in former else 0
         return {
             "id": "refusals_by_team",
             "title": "Requests refused, by team",
             "rule": "Requests refused before they were sent, by the reason given; share is of all the team's requests.",
-            "numbers": {"refused": sum(row["refused"] for row in rows), "teams": len(rows)},
+            "numbers": _refusal_numbers(found),
+            **({"previous_numbers": _refusal_numbers(former)} if former is not None else {}),
             "rows": rows[:ROWS],
             "rows_count": len(rows),
         }
+
+    async def _refusals_of(self, wanted: Criteria, span: Span) -> dict[str, dict[str, Any]]:
+        """Team's id to its refusals."""
+        store = self._store
+        question = await store.question(wanted, span, dimension("team"), dimension("refused_by"))
+        rows = await store.added(question, Asked(queries.REFUSED_BY, ("requests", "refused"), "team"))
+        if rows is None:
+            rows = await store.ask(question, *queries.refusals(question))
+        teams: dict[str, dict[str, Any]] = {}
+        for row in sorted(rows, key=lambda row: (row["label_ms"], row["label"])):
+            team = teams.setdefault(
+                row["team_id"], {"team_id": row["team_id"], "team": "", "refused": 0, "requests": 0, "reasons": {}}
+            )
+            team["team"] = store.name_of("team", row["team_id"], row["label"]) if row["team_id"] else ""
+            team["refused"] += row["sum_refused"]
+            team["requests"] += row["sum_requests"]
+            if row["refused_by"] and row["sum_refused"]:
+                team["reasons"][row["refused_by"]] = row["sum_refused"]
+        for team in teams.values():
+            every = team["refused"] + team["requests"]
+            team["share"] = team["refused"] / every if every else None
+            team["reasons"] = dict(sorted(team["reasons"].items()))
+        return teams
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _most_refused(row: dict[str, Any]) -> tuple[int, str]:
+    return -row["refused"], row["team_id"]
+
+
+def _refusal_numbers(teams: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    refused = [team["refused"] for team in teams.values() if team["refused"]]
+    return {"refused": sum(refused), "teams": len(refused)}
 
 
 def _pair(book: PriceBook | None, opus_name: str) -> tuple[CompiledModel, CompiledModel] | None:
@@ -292,7 +352,7 @@ def _version(model_id: str) -> tuple[int, ...]:
 def _cost(book: PriceBook, model: CompiledModel, row: Row, at_ms: int) -> int:
     rates = model.rates(at_ms).tiers[0][1]
     scaled = sum(
-        row[f"sum_{name}_tokens"] * getattr(rates, name)
+        row[f"sum_few_tools_{name}_tokens"] * getattr(rates, name)
         for name in ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
     )
     return round_half_even(scaled, book.scale)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from bursar_admin.adding import Asked, total
 from bursar_admin.arithmetic import saved_by_cache
 from bursar_admin.books import Books
 from bursar_admin.queries import sums
@@ -14,7 +15,7 @@ from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import Dimension
 from bursar_admin.queries.ranges import Span, buckets, whole_days
 from bursar_admin.quota import usd
-from bursar_admin.usage import UsageStore
+from bursar_admin.usage import Row, UsageStore
 from bursar_admin.usage_json import money, sums_json
 from bursar_common.clock import rfc3339
 from bursar_common.usage_sums import COUNTS
@@ -43,9 +44,9 @@ class UsageSums:
     async def stats(self, wanted: Criteria, span: Span, *, latency: bool) -> dict[str, Any]:
         question = await self._store.question(wanted, span, columns=sums.TOTALS_BY)
         rows, times = await asyncio.gather(
-            self._store.analytics.rows(*sums.totals(question)), self._latencies(wanted, span) if latency else _nothing()
+            self._totals(question), self._latencies(wanted, span) if latency else _nothing()
         )
-        total = {name: sum(row[f"sum_{name}"] for row in rows) for name in sums.MEASURES}
+        whole = {name: sum(row[f"sum_{name}"] for row in rows) for name in sums.MEASURES}
         by_billing: dict[str, dict[str, Any]] = {}
         for row in rows:
             entry = by_billing.setdefault(
@@ -55,7 +56,7 @@ class UsageSums:
                 entry[name] += row[f"sum_{name}"]
         saved = await self._saved(rows, span)
         return {
-            **sums_json(total),
+            **sums_json(whole),
             **money("cache_savings", saved),
             **times,
             "by_billing": [
@@ -64,9 +65,13 @@ class UsageSums:
             ],
         }
 
+    async def _totals(self, question: sums.Question) -> list[Row]:
+        found = await self._store.added(question, Asked(sums.TOTALS_BY, sums.MEASURES))
+        return found if found is not None else await self._store.ask(question, *sums.totals(question))
+
     async def _saved(self, rows: Sequence[Mapping[str, Any]], span: Span) -> int | None:
         """Over all books and models; None where caches were used and no price is known of any."""
-        total, known, used = 0, False, False
+        amount, known, used = 0, False, False
         for row in rows:
             tokens = {name: row[f"sum_{name}"] for name in COUNTS}
             if not (tokens["cache_read_tokens"] or tokens["cache_write_5m_tokens"] or tokens["cache_write_1h_tokens"]):
@@ -75,12 +80,12 @@ class UsageSums:
             book = await self._books.find(row["price_book_id"])
             saved = saved_by_cache(book, row["model"], span.to_ms - 1, tokens)
             if saved is not None:
-                total, known = total + saved, True
-        return total if known or not used else None
+                amount, known = amount + saved, True
+        return amount if known or not used else None
 
     async def _latencies(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         question = await self._store.question(wanted, span, latency=True)
-        rows = await self._store.analytics.rows(*sums.latencies(question))
+        rows = await self._store.ask(question, *sums.latencies(question))
         return _times(rows[0] if rows else {"latency": [], "first_token": []})
 
     async def histogram(
@@ -88,11 +93,11 @@ class UsageSums:
     ) -> dict[str, Any]:
         """Buckets from the first to the last, those without requests as well."""
         points = buckets(span, interval, timezone)
-        key = sums.bucket_key(interval, timezone)
         if metric == "latency":
+            key = sums.bucket_key(interval, timezone)
             hourly = interval == "hour" or not whole_days(timezone)
             question = await self._store.question(wanted, span, timezone=timezone, latency=True, hourly=hourly)
-            rows = await self._store.analytics.rows(*sums.latencies(question, key))
+            rows = await self._store.ask(question, *sums.latencies(question, key))
             found = {row["bucket"]: _times(row) for row in rows}
             return {"buckets": _starts(points), "series": _latency_series(points, found)}
         question = await self._store.question(
@@ -102,17 +107,11 @@ class UsageSums:
             timezone=timezone,
             hourly=interval == "hour" or not whole_days(timezone),
         )
-        chosen: list[dict[str, Any]] = []
-        if by is not None:
-            chosen = await self._store.analytics.rows(
-                *sums.ranking(question, by, metric, descending=True, count=top, offset=0)
-            )
-        ids = [row["id"] for row in chosen]
-        rows = await self._store.analytics.rows(*sums.by_bucket(question, key, metric, by, ids))
+        chosen, rows = await self._course(question, interval, timezone, metric, by, top)
         amounts: dict[tuple[str, bool], dict[str, int]] = {}
         for row in rows:
             series = amounts.setdefault((row["series"], bool(row["other"])), {})
-            series[row["bucket"]] = row["amount"]
+            series[row["bucket"]] = series.get(row["bucket"], 0) + row["amount"]
         listed = [
             self._series(by, row["id"], row["label"], amounts.get((row["id"], False), {}), points, metric)
             for row in chosen
@@ -123,6 +122,42 @@ class UsageSums:
             series = self._series(None, "", "", amounts["", True], points, metric)
             listed.append({**series, "id": None, "name": "other", "other": True})
         return {"buckets": _starts(points), "series": listed}
+
+    async def _course(
+        self, question: sums.Question, interval: str, timezone: str, metric: str, by: Dimension | None, top: int
+    ) -> tuple[list[Row], list[Row]]:
+        """(the highest values of the dimension, amounts by bucket and series)."""
+        store, measures = self._store, sums.METRICS[metric]
+        column, label = (by.column, by.label) if by is not None else ("", "")
+        found = await store.added(
+            question, Asked((column,) if column else (), measures, label, interval, timezone or "UTC")
+        )
+        if found is None:
+            chosen = []
+            if by is not None:
+                chosen = await store.ask(
+                    question, *sums.ranking(question, by, metric, descending=True, count=top, offset=0)
+                )
+            ids = [row["id"] for row in chosen]
+            key = sums.bucket_key(interval, timezone)
+            return chosen, await store.ask(question, *sums.by_bucket(question, key, metric, by, ids))
+        values: dict[str, Row] = {}
+        for row in found if column else ():
+            value = values.setdefault(row[column], {"id": row[column], "label": "", "at": 0, "metric": 0})
+            value["metric"] += total((row,), measures)
+            if label and row["label_ms"] >= value["at"]:
+                value["label"], value["at"] = row["label"], row["label_ms"]
+        chosen = sorted(values.values(), key=lambda value: (-value["metric"], value["id"]))[:top]
+        shown = {value["id"] for value in chosen}
+        amounts = []
+        for row in found:
+            series = row[column] if column else ""
+            other = bool(column) and series not in shown
+            amounts.append(
+                {"bucket": row["bucket"], "series": "" if other else series, "other": other,
+                 "amount": total((row,), measures)}
+            )  # fmt: skip
+        return chosen, amounts
 
     def _series(
         self,
@@ -160,16 +195,15 @@ class UsageSums:
     ) -> tuple[list[dict[str, Any]], int]:
         """(rows, how many values there are in all)."""
         question = await self._store.question(wanted, span, by)
-        rows = await self._store.analytics.rows(
-            *sums.ranking(question, by, sort_by, descending=descending, count=limit, offset=offset)
+        earlier = await self._store.question(wanted, before, by) if before is not None else None
+        rows, former = await asyncio.gather(
+            self._ranked(question, by, sort_by, descending=descending, limit=limit, offset=offset),
+            self._former(earlier, by, sort_by),
         )
-        former: dict[str, int] = {}
-        if before is not None and rows:
-            earlier = await self._store.question(wanted, before, by)
-            found = await self._store.analytics.rows(
-                *sums.amounts_of(earlier, by, [row["id"] for row in rows], sort_by)
-            )
+        if former is None and earlier is not None and rows:
+            found = await self._store.ask(earlier, *sums.amounts_of(earlier, by, [row["id"] for row in rows], sort_by))
             former = {row["id"]: row["metric"] for row in found}
+        former = former or {}
         answers = []
         for rank, row in enumerate(rows, offset + 1):
             previous = former.get(row["id"], 0) if before is not None else None
@@ -187,14 +221,49 @@ class UsageSums:
             )
         return answers, rows[0]["values_found"] if rows else 0
 
+    async def _ranked(
+        self, question: sums.Question, by: Dimension, sort_by: str, *, descending: bool, limit: int, offset: int
+    ) -> list[Row]:
+        found = await self._store.added(question, Asked((by.column,), sums.MEASURES, by.label))
+        if found is None:
+            return await self._store.ask(
+                question, *sums.ranking(question, by, sort_by, descending=descending, count=limit, offset=offset)
+            )
+        measures = sums.METRICS[sort_by]
+        amounts = [(total((row,), measures), row) for row in found]
+        whole = sum(amount for amount, _ in amounts)
+        amounts.sort(key=lambda each: (-each[0] if descending else each[0], each[1][by.column]))
+        return [
+            {**row, "id": row[by.column], "label": row.get("label", ""), "metric": amount, "whole": whole,
+             "values_found": len(found)}
+            for amount, row in amounts[offset : offset + limit]
+        ]  # fmt: skip
+
+    async def _former(self, question: sums.Question | None, by: Dimension, metric: str) -> dict[str, int] | None:
+        """What each value had then; None: it is to be asked for certain values."""
+        if question is None:
+            return {}
+        measures = sums.METRICS[metric]
+        found = await self._store.added(question, Asked((by.column,), measures))
+        return None if found is None else {row[by.column]: total((row,), measures) for row in found}
+
     async def values(
         self, wanted: Criteria, span: Span, by: Dimension, prefix: str, limit: int
     ) -> list[dict[str, Any]]:
         """Distinct values and the requests (refused ones included) that have them."""
         question = await self._store.question(wanted, span, by)
-        if by.name == "user" and prefix:
+        found = None
+        if not prefix:
+            found = await self._store.added(question, Asked((by.column,), ("requests", "refused"), by.label))
+        if found is not None:
+            rows = [
+                {"id": row[by.column], "label": row.get("label", ""), "found": total((row,), ("requests", "refused"))}
+                for row in found
+            ]
+            rows = sorted(rows, key=lambda row: (-row["found"], row["id"]))[:limit]
+        elif by.name == "user" and prefix:
             # The name of a person is not in the tables of usage.
-            rows = await self._store.analytics.rows(*sums.distinct_values(question, by, "", 10_000))
+            rows = await self._store.ask(question, *sums.distinct_values(question, by, "", 10_000))
             wanted_text = prefix.casefold()
             rows = [
                 row for row in rows
@@ -202,7 +271,7 @@ class UsageSums:
                 or self._store.name_of("user", row["id"]).casefold().startswith(wanted_text)
             ][:limit]  # fmt: skip
         else:
-            rows = await self._store.analytics.rows(*sums.distinct_values(question, by, prefix, limit))
+            rows = await self._store.ask(question, *sums.distinct_values(question, by, prefix, limit))
         return [
             {"id": row["id"], "name": self._store.name_of(by.name, row["id"], row["label"]), "count": row["found"]}
             for row in rows

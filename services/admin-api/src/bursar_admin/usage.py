@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bursar_admin.adding import Asked, add_up
 from bursar_admin.analytics import Analytics
+from bursar_admin.kept import Kept
 from bursar_admin.projection import Projection
 from bursar_admin.queries import content, logs, sessions, sums
 from bursar_admin.queries.criteria import Criteria, criteria
@@ -49,6 +51,7 @@ class UsageStore:
     def __init__(self, analytics: Analytics, projection: Projection) -> None:
         self.analytics = analytics
         self._projection = projection
+        self.kept = Kept(analytics)
         self._sums_known = SumsKnown(analytics)
 
     def criteria(self, filters: Filters) -> Criteria:
@@ -163,6 +166,17 @@ class UsageStore:
         cut = cut_for(needed, hourly=hourly, cuts=LATENCY_CUTS if latency else CUTS)
         return Question(wanted, plan_of(span, hours, cut, short=short))
 
+    async def ask(self, question: Question, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
+        """The answer to a statement about the question, which may read requests of the range as well: kept where the
+        whole range is summed up, since whatever changes there changes its buildings."""
+        if question.plan.fixed:
+            return await self.kept.fixed(sql, parameters, also=question.plan.buildings)
+        return await self.kept.shared(sql, parameters)
+
+    async def added(self, question: Question, asked: Asked) -> list[Row] | None:
+        """Sums added up from what is kept and what is open; None: to be asked in one statement."""
+        return await add_up(self.kept, question, asked)
+
     # -- sessions ------------------------------------------------------------------------------------------------
 
     async def sessions(
@@ -170,22 +184,28 @@ class UsageStore:
     ) -> tuple[list[Row], int]:
         """(summaries in order, how many sessions there are)."""
         question = await self.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-        ranked = await self.analytics.rows(
-            *sessions.ranked(question, sort_by, descending=descending, count=count, offset=offset)
+        ranked = await self.ask(
+            question, *sessions.ranked(question, sort_by, descending=descending, count=count, offset=offset)
         )
         if not ranked:
             return [], 0
         ids = [row["session"] for row in ranked]
         places = await self.places(question, ids)
-        rows = await self.analytics.rows(
-            *sessions.summaries(wanted, span, ids, places, corrected=question.plan.corrected)
+        rows = await self.ask(
+            question, *sessions.summaries(wanted, span, ids, places, corrected=question.plan.corrected)
         )
         by_id = {row["session"]: row for row in rows}
         return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
 
+    async def all_sessions(self, wanted: Criteria, span: Span) -> Row:
+        """Sums over all sessions of the range together, and ``sessions``, how many there are."""
+        question = await self.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
+        (row,) = await self.ask(question, *sessions.summed(question))
+        return row
+
     async def places(self, question: Question, ids: Sequence[str]) -> list[logs.Haunt] | None:
         """Days and keys of the sessions' requests; None: too many to be known."""
-        return sessions.places_of(await self.analytics.rows(*sessions.places(question, ids)))
+        return sessions.places_of(await self.ask(question, *sessions.places(question, ids)))
 
     def name_of(self, dimension: str, value: str, label: str = "") -> str:
         """The name to show for a value: today's, else the one on record, else the value itself."""

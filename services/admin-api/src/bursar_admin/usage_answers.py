@@ -192,6 +192,10 @@ class FilterDataAnswer(TypedDict):
     filters: dict[str, list[dict[str, Any]]]
 
 
+class SessionSumsAnswer(SumsAnswer):
+    sessions: int
+
+
 class SessionPageAnswer(TypedDict):
     sessions: list[dict[str, Any]]
     count: int
@@ -199,6 +203,8 @@ class SessionPageAnswer(TypedDict):
     offset: int
     total_count: int
     next_cursor: str | None
+    summary: NotRequired[SessionSumsAnswer]
+    previous: NotRequired[SessionSumsAnswer]
 
 
 class SessionAnswer(TypedDict):

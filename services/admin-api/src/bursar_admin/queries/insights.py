@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from bursar_admin.queries.sessions import RANKED_BY
 from bursar_admin.queries.sums import Question, Sql, relation
-from bursar_common.usage_sums import SHORT
+from bursar_common.usage_sums import FEW_TOOLS, UNKNOWN_TOOLS
 
 OPUS: Final = "positionCaseInsensitive(model, 'opus') > 0"
-SHORT_BY: Final = ("price_book_id", "model", "user_id", "virtual_key_id", "virtual_key", "team_id", "team")
+OPUS_BY: Final = ("price_book_id", "model", "user_id", "virtual_key_id", "virtual_key", "team_id", "team")
+OPUS_MEASURES: Final = (
+    "requests", "list_cost_nusd", "short_requests", *FEW_TOOLS, *UNKNOWN_TOOLS,
+)  # fmt: skip
 
 
-def short_opus(question: Question) -> Sql:
-    """Short answers of Opus (see ``bursar_common.usage_sums``) by book, model and owner."""
-    inner, parameters = relation(question, SHORT_BY, tuple(SHORT), also=[OPUS])
-    sums = ", ".join(f"sum(s.{name}) AS sum_{whole}" for name, whole in SHORT.items())
+def opus(question: Question) -> Sql:
+    """What Opus was used for (see ``bursar_common.usage_sums``), by book, model and owner."""
+    inner, parameters = relation(question, OPUS_BY, OPUS_MEASURES, also=[OPUS])
+    keys = ", ".join(f"s.{name} AS {name}" for name in OPUS_BY)
+    sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in OPUS_MEASURES)
     return (
-        "SELECT s.price_book_id AS of_book, s.model AS of_model, s.user_id AS of_user, s.virtual_key_id AS of_key,"
-        f" any(s.virtual_key) AS of_key_name, s.team_id AS of_team, any(s.team) AS of_team_name, {sums}\n"
-        f"FROM\n(\n{inner}\n) AS s\nWHERE s.short_requests > 0\n"
-        "GROUP BY s.price_book_id, s.model, s.user_id, s.virtual_key_id, s.team_id"
-        " ORDER BY sum_list_cost_nusd DESC LIMIT 20000",
+        f"SELECT {keys}, {sums}\nFROM\n(\n{inner}\n) AS s\nGROUP BY {', '.join(f's.{name}' for name in OPUS_BY)}"
+        " ORDER BY sum_list_cost_nusd DESC LIMIT 50000",
         parameters,
     )
 
 
-def opus_total(question: Question) -> Sql:
-    """All that Opus cost under the same filters."""
-    inner, parameters = relation(question, ["model"], ("requests", "list_cost_nusd"), also=[OPUS])
-    return (
-        f"SELECT sum(s.requests) AS sum_requests, sum(s.list_cost_nusd) AS sum_list_cost_nusd FROM\n(\n{inner}\n) AS s",
-        parameters,
-    )
+def is_opus(row: dict[str, Any]) -> bool:
+    """:data:`OPUS` of a row."""
+    return "opus" in row["model"].lower()
 
 
 def cache_writers(question: Question, count: int) -> Sql:
@@ -50,20 +47,23 @@ def by_user(question: Question) -> Sql:
     """List cost and requests of every user."""
     inner, parameters = relation(question, ["user_id"], ("requests", "list_cost_nusd"))
     return (
-        "SELECT s.user_id AS of_user, sum(s.requests) AS sum_requests, sum(s.list_cost_nusd) AS sum_list_cost_nusd\n"
+        "SELECT s.user_id AS user_id, sum(s.requests) AS sum_requests, sum(s.list_cost_nusd) AS sum_list_cost_nusd\n"
         f"FROM\n(\n{inner}\n) AS s\nWHERE s.user_id != '' GROUP BY s.user_id"
         " ORDER BY sum_list_cost_nusd DESC LIMIT 50000",
         parameters,
     )
 
 
-def refusals(question: Question, count: int) -> Sql:
-    """Refusals by team and reason, most first, with the team's requests."""
-    inner, parameters = relation(question, ["team_id", "team", "refused_by"], ("requests", "refused"), at="last")
+REFUSED_BY: Final = ("team_id", "refused_by")
+
+
+def refusals(question: Question) -> Sql:
+    """Refusals and requests by team and reason."""
+    inner, parameters = relation(question, [*REFUSED_BY, "team"], ("requests", "refused"), at="last")
     return (
-        "SELECT s.team_id AS of_team, argMax(s.team, s.at) AS of_team_name, sum(s.refused) AS sum_refused,"
-        " sum(s.requests) AS sum_requests, sumMap(map(s.refused_by, s.refused)) AS reasons\n"
-        f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.team_id HAVING sum_refused > 0\n"
-        "ORDER BY sum_refused DESC, of_team LIMIT {count:UInt32}",
-        {**parameters, "count": count},
+        "SELECT s.team_id AS team_id, s.refused_by AS refused_by, argMax(s.team, s.at) AS label,"
+        " toUnixTimestamp64Milli(max(s.at)) AS label_ms, sum(s.refused) AS sum_refused,"
+        " sum(s.requests) AS sum_requests\n"
+        f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.team_id, s.refused_by LIMIT 50000",
+        parameters,
     )

@@ -43,6 +43,16 @@ def ranked(question: Question, sort_by: str, *, descending: bool, count: int, of
     )
 
 
+def summed(question: Question) -> Sql:
+    """Sums over all sessions together, and how many there are."""
+    inner, parameters = relation(question, RANKED_BY, MEASURES)
+    sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
+    return (
+        f"SELECT uniqExact(s.session_id) AS sessions, {sums}\nFROM\n(\n{inner}\n) AS s\nWHERE s.session_id != ''",
+        parameters,
+    )
+
+
 MAX_PLACES: Final = 400
 """Days and keys of one session that are noted; with more of them its requests are looked for everywhere."""
 Place = tuple[str, str]

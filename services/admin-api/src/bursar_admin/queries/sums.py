@@ -93,7 +93,7 @@ def relation(
     # signed everywhere: corrections lower them, and the parts must be of one type.
     if plan.buildings is not None:
         if plan.buildings:
-            text, own = _cuts(plan, HOURS_OF)
+            text, own = cut_rows(plan)
             parts.append(_select("bursar.usage_days", [f"{of_day} AS at", *columns, *summed], [text, *conditions]))
             parameters |= own
     elif plan.days is not None:
@@ -127,7 +127,7 @@ def _select(table: str, columns: Sequence[str], conditions: Sequence[str]) -> st
     return f"    SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(conditions)}"
 
 
-def _cuts(plan: Plan, hours_of: Mapping[str, str]) -> Sql:
+def cut_rows(plan: Plan, hours_of: Mapping[str, str] = HOURS_OF) -> Sql:
     """Rows of the plan's buildings: of days and of hours, which stand in one table. The days are what the table is
     ordered by; the buildings alone would do."""
     stretches = [*plan.hours, *([plan.days] if plan.days is not None else [])]
@@ -269,7 +269,7 @@ def latencies(question: Question, bucket: Sql | None = None) -> Sql:
     columns = ["latency_states", "time_to_first_token_states"]
     if plan.buildings is not None:
         if plan.buildings:
-            text, own = _cuts(plan, LATENCY_HOURS_OF)
+            text, own = cut_rows(plan, LATENCY_HOURS_OF)
             parts.append(_select("bursar.usage_latency_days", ["at", *columns], [text, *conditions]))
             parameters |= own
     elif plan.days is not None:

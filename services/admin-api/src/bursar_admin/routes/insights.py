@@ -13,7 +13,7 @@ from bursar_admin.queries.ranges import DAY_MS, span_of
 from bursar_admin.requests import json_answer
 from bursar_admin.routes import Route
 from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked
-from bursar_admin.routes.usage_sums import times
+from bursar_admin.routes.usage_sums import COMPARE, previous, times
 from bursar_admin.usage_answers import InsightsAnswer
 
 PATH: Final = "/api/insights"
@@ -25,17 +25,22 @@ def routes(desk: Desk) -> list[Route]:
     insights = Insights(desk.usage, desk.books)
 
     async def get(request: web.Request) -> web.Response:
-        filters, _ = asked(request, (TIMEZONE,))
+        filters, query = asked(request, (*COMPARE, TIMEZONE))
         span = span_of(filters, desk.clock.now_ms())
         if span.to_ms - span.from_ms > MAX_DAYS * DAY_MS:
             raise bad_field("from", "is too long before to", None, f"at most {MAX_DAYS} days")
-        found = await insights.all(desk.usage.criteria(filters), span)
-        return json_answer({"insights": found, **times(span, span.before)})
+        before = previous(query, span, default="none")
+        if before is not None and before.to_ms - before.from_ms > MAX_DAYS * DAY_MS:
+            raise bad_field("previous_from", "is too long before previous_to", None, f"at most {MAX_DAYS} days")
+        found = await insights.all(desk.usage.criteria(filters), span, before, compare=before is not None)
+        return json_answer({"insights": found, **times(span, before or span.before)})
 
     return [
         Route(
             "GET", PATH, get, "get_insights",
             "What could cost less, what costs most, what grows, what is refused: each with its rule, its numbers and "
-            "rows. Default range: 7 days.", InsightsAnswer, query=(*FILTERS, TIMEZONE), asks_analytics=True,
+            "rows. Default range: 7 days. With a period to compare to, numbers of both where that says something "
+            "(previous_numbers); growth is always against one.", InsightsAnswer,
+            query=(*FILTERS, *COMPARE, TIMEZONE), asks_analytics=True,
         )
     ]  # fmt: skip

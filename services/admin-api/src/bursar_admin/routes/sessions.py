@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from aiohttp import web
@@ -9,12 +10,14 @@ from aiohttp import web
 from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field, not_found
 from bursar_admin.queries import sessions
+from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
-from bursar_admin.queries.ranges import span_of
+from bursar_admin.queries.ranges import Span, span_of
+from bursar_admin.queries.sums import MEASURES
 from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
-from bursar_admin.routes.usage_sums import times
+from bursar_admin.routes.usage_sums import COMPARE, previous, times
 from bursar_admin.session_facts import agents_of, facts, hour_cache, rates_by, rewrites, turn_json
 from bursar_admin.usage import UsageStore
 from bursar_admin.usage_answers import SessionAnswer, SessionPageAnswer
@@ -37,6 +40,7 @@ PAGE: Final = (
     Parameter("cursor", "next_cursor of the page before: of the same filters, sort_by and order."),
     Parameter("sort_by", "What to sort by.", {"type": "string", "enum": list(sessions.SORTS), "default": "last_at"}),
     Parameter("order", "Direction.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+    *COMPARE,
     TIMEZONE,
 )  # fmt: skip
 TURNS: Final = (
@@ -56,6 +60,7 @@ class Sessions:
             Route(
                 "GET", PATH, self.listed, "list_sessions",
                 "Sessions with requests in the range under the filters; figures are of those requests. "
+                "With a period to compare to, sums over all sessions of both (summary, previous). "
                 "Default range: 7 days.", SessionPageAnswer, query=(*FILTERS, *PAGE), asks_analytics=True,
             ),
             Route(
@@ -79,8 +84,10 @@ class Sessions:
                 raise bad_field("cursor", "leads too far", None, f"at most {MAX_OFFSET} sessions")
         span = span_of(filters, self.desk.clock.now_ms())
         wanted = self.store.criteria(filters)
-        found, total = await self.store.sessions(
-            wanted, span, sort_by, descending=descending, count=limit, offset=offset
+        before = previous(query, span, default="none")
+        (found, total), *sums = await asyncio.gather(
+            self.store.sessions(wanted, span, sort_by, descending=descending, count=limit, offset=offset),
+            *(self._all(wanted, each) for each in ([span, before] if before is not None else [])),
         )
         more = offset + len(found) < total and offset + limit <= MAX_OFFSET
         return json_answer(
@@ -91,9 +98,14 @@ class Sessions:
                 "limit": limit,
                 "offset": offset,
                 "next_cursor": make_cursor(bound, [offset + limit]) if more else None,
-                **times(span, None),
+                **(dict(zip(("summary", "previous"), sums, strict=True)) if sums else {}),
+                **times(span, before),
             }
         )
+
+    async def _all(self, wanted: Criteria, span: Span) -> dict[str, Any]:
+        row = await self.store.all_sessions(wanted, span)
+        return {"sessions": row["sessions"], **sums_json({name: row[f"sum_{name}"] for name in MEASURES})}
 
     def _summary(self, row: dict[str, Any]) -> dict[str, Any]:
         return session_summary(self.store, row)

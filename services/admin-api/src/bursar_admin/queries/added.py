@@ -1,0 +1,67 @@
+"""The two statements whose answers are added up: sums of named buildings, and requests of hours that are open. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bursar_admin.queries.ranges import Plan
+from bursar_admin.queries.sums import MEASURES, Question, Sql, bucket_key, cut_rows, relation
+from bursar_common.usage_sums import COUNTS, CUTS, PARTS
+
+_SHARED_CUTS: Final = ("hour", "team")
+"""Cuts with the same few dimensions: open hours are read once with all of them, for all who ask at the same moment."""
+
+
+def of_buildings(
+    question: Question,
+    keys: Sequence[str],
+    measures: Sequence[str],
+    *,
+    label: str = "",
+    bucket: tuple[str, str] | None = None,
+    only: str = "",
+    count: int,
+) -> Sql:
+    """Sums by columns of the plan's cut; ``bucket``: interval and time zone. One level, since a statement over cuts
+    takes longer to be planned than to be run."""
+    conditions, parameters = question.criteria.sql("f_")
+    within, own = cut_rows(question.plan)
+    parameters |= own
+    selected = [f"s.{name} AS {name}" for name in keys]
+    groups = [f"s.{name}" for name in keys]
+    if label:
+        selected += [f"argMax(s.{label}, s.last_at) AS label", "toUnixTimestamp64Milli(max(s.last_at)) AS label_ms"]
+    if bucket is not None:
+        text, own = bucket_key(*bucket)
+        parameters |= own
+        selected.append(f"{text} AS bucket")
+        groups.append("bucket")
+    for name in measures:
+        counted = PARTS.get(name, name) in COUNTS
+        selected.append(f"toInt64(sum(s.{name})) AS sum_{name}" if counted else f"sum(s.{name}) AS sum_{name}")
+    where = " AND ".join((within, *conditions, *([only] if only else [])))
+    grouped = f"\nGROUP BY {', '.join(groups)}" if groups else ""
+    return (
+        f"SELECT {', '.join(selected)}\nFROM bursar.usage_days AS s\nWHERE {where}{grouped} LIMIT {{count:UInt32}}",
+        {**parameters, "count": count},
+    )
+
+
+def of_requests(question: Question, columns: Sequence[str], measures: Sequence[str], *, count: int) -> Sql:
+    """Sums over the plan's requests by at least the columns, and by hour: ``hour_s`` and, of the last, ``last_ms``."""
+    plan = question.plan
+    by = CUTS[plan.cut] if plan.cut in _SHARED_CUTS else tuple(dict.fromkeys(columns))
+    wanted = MEASURES if set(measures) <= set(MEASURES) else tuple(dict.fromkeys((*MEASURES, *PARTS)))
+    if plan.cut not in _SHARED_CUTS:
+        wanted = tuple(measures)
+    inner, parameters = relation(Question(question.criteria, Plan(plan.raw, plan.corrected)), by, wanted, at="last")
+    selected = [f"s.{name} AS {name}" for name in by]
+    sums = [f"sum(s.{name}) AS sum_{name}" for name in wanted]
+    groups = ", ".join((*(f"s.{name}" for name in by), "hour_s"))
+    return (
+        f"SELECT {', '.join(selected)}, toUnixTimestamp(toStartOfHour(s.at)) AS hour_s,"
+        f" toUnixTimestamp64Milli(max(s.at)) AS last_ms, {', '.join(sums)}\n"
+        f"FROM\n(\n{inner}\n) AS s\nGROUP BY {groups} LIMIT {{count:UInt32}}",
+        {**parameters, "count": count},
+    )
