@@ -90,7 +90,7 @@ def part(page: Page, number: int, who: str, how_much: str) -> None:
 def months(tab: Tab) -> None:
     page = tab.open("/finance?month=2026-11")
     expect(page.get_by_role("navigation", name="Money").get_by_role("link")).to_have_text(
-        ["Budgets", "Statements", "Allocations"]
+        ["Budgets", "Statements", "Corrections", "Allocations", "Closed months"]
     )
     # A fee or split is charged in a month without a request; the sum of the rows is what is billed.
     expect(page.locator("tfoot td").last).to_have_text(page.locator(".big .num").first.inner_text())

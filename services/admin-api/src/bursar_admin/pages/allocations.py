@@ -13,7 +13,7 @@ from bursar_admin.errors import bad_field
 from bursar_admin.pages.budgets import whole_number
 from bursar_admin.pages.frame import Frame, View
 from bursar_admin.pages.governance import checked_query, choices
-from bursar_admin.pages.statements import ACTIVE, tabs
+from bursar_admin.pages.money_tabs import ACTIVE, tabs
 from bursar_admin.projection import Projection
 from bursar_admin.routes import Route
 from bursar_common.finance import month_of_ms, next_month
@@ -28,6 +28,10 @@ KINDS = {
     "commitment": ("Commitment", "a fixed sum, divided"),
 }
 """Kind to its word and what it is."""
+COLUMNS = (
+    ("Name", "name", "text"), ("Kind", "kind", "text"), ("Of", "", "text"), ("Borne by", "", "text"),
+    ("A month", "amount", "number"), ("Months", "from_month", "time"), ("State", "", "text"),
+)  # fmt: skip
 PLURALS = {"split": "Splits", "fee": "Fees", "commitment": "Commitments"}
 BLANK: dict[str, Any] = {
     "id": "", "name": "", "version": None, "kind": "split", "description": "", "virtual_key_id": None,
@@ -111,17 +115,18 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
 
     async def listing(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        checked_query(view, "kind", "offset")
+        checked_query(view, "kind", "offset", "sort_by", "order")
         kind = view.query.get("kind") or None
         if kind is not None and kind not in KINDS:
             raise bad_field("kind", "is not a kind of allocation", kind[:100], list(KINDS))
         offset = whole_number(view.query.get("offset", ""))
-        answer = await view.api.get(API, {"kind": kind, "limit": PAGE, "offset": offset})
+        sorting = {name: view.query.get(name) or None for name in ("sort_by", "order")}
+        answer = await view.api.get(API, {"kind": kind, "limit": PAGE, "offset": offset, **sorting})
         rows = [row_of(desk.projection, each, running()) for each in answer["allocations"]]
         return frame.shell(
             view, ACTIVE, "allocations.html", "Allocations",
             tabs=tabs(view), rows=rows, total=answer["total_count"], offset=offset, page=PAGE, chosen=kind,
-            kinds=KINDS, plurals=PLURALS, kind=KIND,
+            kinds=KINDS, plurals=PLURALS, kind=KIND, columns=COLUMNS,
         )  # fmt: skip
 
     async def new(request: web.Request) -> web.StreamResponse:

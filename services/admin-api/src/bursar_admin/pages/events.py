@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from bursar_admin.corrected import ENTITY as REQUEST
 from bursar_admin.desk import Desk
 from bursar_admin.errors import not_found
 from bursar_admin.pages.frame import SCOPES, Frame, View
 from bursar_admin.pages.governance import checked_query
-from bursar_admin.pages.numbers import money, window_words, words
+from bursar_admin.pages.numbers import money, short_id, window_words, words
 from bursar_admin.routes import Route
 from bursar_admin.routes.events import ACTIONS, ENTITIES
 
@@ -21,6 +22,11 @@ PAGE = 50
 TABS = (("log", "/events", "Log"), ("dead-letters", "/events/dead-letters", "Dead letters"),
         ("system", "/events/system", "System"))  # fmt: skip
 FILTERS = ("entity", "action", "actor", "outcome", "text", "id", "from", "to")
+ORDER = ("sort_by", "order")
+COLUMNS = (
+    ("When", "time", "time"), ("What happened", "action", "text"), ("To what", "name", "text"),
+    ("Changes", "", "text"), ("Who", "actor", "text"),
+)  # fmt: skip
 BOOK_CHARS = 12
 """Of a price book's id, by which it is told apart."""
 SAID = 3
@@ -29,13 +35,13 @@ FIRST_TOLD = ("team_id", "customer_id", "user_id", ".limit_nusd", ".window")
 SLUGS = {"customer": "customers", "team": "teams", "user": "users", "virtual_key": "keys", "provider": "providers"}
 ENTITY_WORDS = {
     "virtual_key": "key", "price_book": "price book", "dead_letter": "dead letter", "config": "settings",
-    "period_close": "closed month", "content_deletion": "deletion of content",
+    "period_close": "closed month", "content_deletion": "deletion of content", "request": "cost of request",
 }  # fmt: skip
 FIELD_WORDS = {
     "limit_nusd": "limit", "max_overshoot_nusd": "overshoot", "opening_nusd": "opening balance", "is_active": "active",
     "value": "value", "expires_at_s": "expires", "team_id": "team", "customer_id": "customer", "user_id": "person",
     "default_virtual_key_id": "default key", "enforce_auth_on_inference": "enforce keys", "token_max": "token limit",
-    "request_max": "request limit", "hmac": "value",
+    "request_max": "request limit", "hmac": "value", "cost_nusd": "cost", "list_cost_nusd": "list cost",
 }  # fmt: skip
 ACTOR_WORDS = {"local": "this machine", "admin-token": "admin token", "system": "Bursar"}
 READERS = {
@@ -90,8 +96,10 @@ def value_words(path: str, value: Any) -> str:
 
 def named(view: View, path: str, value: Any) -> str:
     """As :func:`value_words`; ids of owners by their names of today."""
-    entity = {"team_id": "team", "customer_id": "customer", "user_id": "user"}.get(path)
-    entity = "virtual_key" if path == "default_virtual_key_id" else entity
+    entity = {
+        "team_id": "team", "customer_id": "customer", "user_id": "user",
+        "virtual_key_id": "virtual_key", "default_virtual_key_id": "virtual_key",
+    }.get(path)  # fmt: skip
     if entity is not None and isinstance(value, str) and value:
         document = view.desk.projection.entities(entity).get(value)
         return document.name if document is not None else value
@@ -109,14 +117,45 @@ def told(view: View, changes: list[dict[str, Any]]) -> list[Said]:
     ]
 
 
+def corrected(changes: list[dict[str, Any]]) -> list[Said]:
+    """What a correction added to a request's cost, with its sign, and why."""
+    found = []
+    for change in changes:
+        value, field = change["after"], change["field"]
+        if field.endswith("_nusd"):
+            found.append(Said(field_words(field), "none", f"{'+' if value > 0 else ''}{money(value)}"))
+        else:
+            found.append(Said("because", "none", str(value)))
+    return sorted(found, key=lambda each: each.field == "because")
+
+
+def owners_of(document: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(word, kind of entity, id) of those a corrected request was of, the innermost first; names are of then."""
+    found = (("Key", "virtual_key"), ("Person", "user"), ("Team", "team"), ("Customer", "customer"))
+    return [(word, entity, document[f"{entity}_id"]) for word, entity in found if document.get(f"{entity}_id")]
+
+
+def short_name(event: dict[str, Any]) -> str:
+    """A price book and a request have no name but an id."""
+    if event["entity"] == "price_book":
+        return str(event["name"])[:BOOK_CHARS]
+    return short_id(event["name"]) if event["entity"] == REQUEST else str(event["name"])
+
+
 def routes(desk: Desk, frame: Frame) -> list[Route]:
     def tabs(view: View) -> list[tuple[str, str, str, int | None]]:
         return [(slug, word, view.href(path), None) for slug, path, word in TABS]
 
+    def owner_href(view: View, entity: str, entity_id: str) -> str:
+        """The page of one that is still there; empty: it is not."""
+        there = entity_id in desk.projection.entities(entity)
+        return view.href(f"/governance/{SLUGS[entity]}/{quote(entity_id, safe='')}") if there else ""
+
     def entity_href(view: View, event: dict[str, Any]) -> str:
-        slug = SLUGS.get(event["entity"])
-        if slug is not None and event["entity_id"] in desk.projection.entities(event["entity"]):
-            return view.href(f"/governance/{slug}/{quote(event['entity_id'], safe='')}")
+        if event["entity"] == REQUEST:
+            return view.href("/logs", range=None, **{"from": None, "to": None}, request=event["entity_id"])
+        if event["entity"] in SLUGS:
+            return owner_href(view, event["entity"], event["entity_id"])
         return view.href("/settings") if event["entity"] == "config" else ""
 
     def line(view: View, event: dict[str, Any]) -> dict[str, Any]:
@@ -124,11 +163,14 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         if event["action"] == "created":
             # What distinguishes it at a glance: where it belongs and what it may spend.
             changes = [each for each in changes if each["field"].endswith(FIRST_TOLD)]
-        said = told(view, [each for each in changes if each["field"] != "value"])
+        if event["entity"] == REQUEST:
+            said = corrected(changes)
+        else:
+            said = told(view, [each for each in changes if each["field"] != "value"])
         return {
             "event": event,
             # A price book has no name but the hash of what it says.
-            "name": event["name"][:BOOK_CHARS] if event["entity"] == "price_book" else event["name"],
+            "name": short_name(event),
             "word": ENTITY_WORDS.get(event["entity"], words(event["entity"])),
             "actor": ACTOR_WORDS.get(event["actor"], event["actor"]),
             "href": entity_href(view, event),
@@ -138,8 +180,8 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
 
     async def log(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        checked_query(view, *FILTERS, "cursor")
-        query: dict[str, Any] = {name: view.query.get(name) or None for name in (*FILTERS, "cursor")}
+        checked_query(view, *FILTERS, *ORDER, "cursor")
+        query: dict[str, Any] = {name: view.query.get(name) or None for name in (*FILTERS, *ORDER, "cursor")}
         query |= {name: view.query.get(name) or None for name, _, _ in SCOPES}
         answer = await view.api.get("/api/events", {**query, "limit": PAGE})
         chips = [
@@ -150,7 +192,9 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         return frame.shell(
             view, "events", "events.html", "Events",
             tabs=tabs(view), lines=[line(view, event) for event in answer["events"]], cursor=answer["next_cursor"],
-            complete=answer["complete"], looked_back_to=answer["looked_back_to"], chips=chips,
+            complete=answer["complete"], looked_back_to=answer["looked_back_to"], chips=chips, columns=COLUMNS,
+            sorted_since=answer["sorted_since"], corrections_known=answer["corrections_known"],
+            by_time=(query["sort_by"] or "time") == "time" and query["order"] != "asc",
             entities=[(each, ENTITY_WORDS.get(each, words(each)))
             for each in ENTITIES], actions=ACTIONS, actors=tuple(ACTOR_WORDS.items()),
         )  # fmt: skip
@@ -161,10 +205,13 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         event_id = request.match_info["id"]
         event = (await view.api.get(f"/api/events/{quote(event_id, safe='')}"))["event"]
         raw = {name: event[name] for name in ("id", "type", "time", "actor", "seen", "document")}
+        said = line(view, event)
+        correction = event["document"] if event["entity"] == REQUEST else None
         return frame.shell(
-            view, "events", "event.html", "Event",
-            line=line(view, event), changes=told(view, event["changes"]),
-            raw=json.dumps(raw, indent=2, ensure_ascii=False),
+            view, "events", "event.html", f"{event['action'].capitalize()} {said['word']} {said['name']}",
+            line=said, changes=told(view, event["changes"]), correction=correction,
+            owners=[(word, owner_href(view, entity, owner), named(view, f"{entity}_id", owner))
+            for word, entity, owner in owners_of(correction or {})], raw=json.dumps(raw, indent=2, ensure_ascii=False),
         )  # fmt: skip
 
     async def letters(request: web.Request) -> web.StreamResponse:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -43,8 +44,8 @@ class Kind:
     word: str
     plural: str
     lead: str
-    columns: tuple[tuple[str, str], ...]
-    """(word, column to sort by or empty)"""
+    columns: tuple[tuple[str, str, str], ...]
+    """(word, what to sort by or empty, kind: see parts/sorted_head.html)"""
     scopes: Mapping[str, str] = field(default_factory=dict)
     """Scope of the page to the REST API's filter."""
 
@@ -53,35 +54,43 @@ class Kind:
         return f"/governance/{self.slug}"
 
 
-_NAME, _MADE = ("Name", "name"), ("Created", "created_at")
+_NAME, _MADE, _BUDGET = ("Name", "name", "text"), ("Created", "created_at", "time"), ("Budget", "budget", "time")
+_KEYS, _TEAM = ("Keys", "keys", "number"), ("Team", "team", "text")
 KINDS = {
     kind.slug: kind
     for kind in (
         Kind(
             "customers", "customer", "/api/governance/customers", "customer", "Customers",
             "A company, or a part of one, that is billed on its own. Its budget holds for all its teams and keys.",
-            (_NAME, ("Budget", ""), ("Teams", ""), ("Keys", ""), ("Time zone", ""), _MADE),
+            (_NAME, _BUDGET, ("Teams", "teams", "number"), _KEYS, ("Time zone", "timezone", "text"), _MADE),
         ),
         Kind(
             "teams", "team", "/api/governance/teams", "team", "Teams",
             "People who share a budget. A team belongs to a customer, or stands alone.",
-            (_NAME, ("Customer", ""), ("Budget", ""), ("Keys", ""), ("People", ""), _MADE), {"customer": "customer_id"},
+            (_NAME, ("Customer", "customer", "text"), _BUDGET, _KEYS, ("People", "users", "number"), _MADE),
+            {"customer": "customer_id"},
         ),
         Kind(
             "users", "user", "/api/governance/users", "user", "Users",
             "People. Events of requests carry their id only; the name is here, and can be forgotten.",
-            (_NAME, ("E-mail", ""), ("Team", ""), ("Keys", ""), _MADE), {"team": "team_id"},
+            (_NAME, ("E-mail", "email", "text"), _TEAM, _KEYS, _MADE), {"team": "team_id"},
         ),
         Kind(
             "keys", "virtual_key", "/api/governance/virtual-keys", "virtual key", "Keys",
             "What a developer's Claude Code presents. Shown once, stored as a keyed hash, never sent to a provider.",
-            (_NAME, ("State", ""), ("Team", ""), ("User", ""), ("Budget", ""), ("Models", ""), _MADE),
+            (
+                _NAME, ("State", "state", "text"), _TEAM, ("User", "user", "text"), _BUDGET,
+                ("Models", "models", "text"), _MADE,
+            ),
             {"customer": "customer_id", "team": "team_id", "user": "user_id"},
         ),
         Kind(
             "providers", "provider", "/api/providers", "provider", "Providers",
             "Where requests go: address, credential, prices. Credentials are references; values never leave the edge.",
-            (_NAME, ("Address", ""), ("Credential", ""), ("Discount", ""), ("Overrides", ""), ("Keys", ""), _MADE),
+            (
+                _NAME, ("Address", "base_url", "text"), ("Credential", "credential", "text"),
+                ("Discount", "discount", "number"), ("Overrides", "price_overrides", "number"), _KEYS, _MADE,
+            ),
         ),
     )
 }  # fmt: skip
@@ -92,6 +101,12 @@ BLANK: dict[str, Any] = {
     "unpriced_models": "refuse", "price_overrides": [],
 }  # fmt: skip
 """What the form of a new entity begins with."""
+RATES = (
+    ("Model", "model", "text"), ("Input", "input", "number"), ("Cache read", "cache_read", "number"),
+    ("Write 5 min", "cache_write_5m", "number"), ("Write 1 h", "cache_write_1h", "number"),
+    ("Output", "output", "number"), ("Searches", "web_search", "number"), ("Context", "context", "number"),
+)  # fmt: skip
+"""Columns of the price book."""
 PLURALS = {"virtual_key": "virtual_keys"}
 """Members of the REST API's lists that are not called as the page is."""
 BELOW = {"customer": ("teams", "keys"), "team": ("users", "keys"), "user": ("keys",)}
@@ -165,6 +180,23 @@ def checked_query(view: View, *names: str) -> None:
     for name in view.query:
         if name not in allowed:
             raise bad_field(name[:100], "is not a parameter of this page", None, sorted(allowed))
+
+
+def in_price_order(models: list[dict[str, Any]], view: View) -> list[dict[str, Any]]:
+    """Models as the address sorts them: by name, by a rate (of the price that is shown), by context. Raises Refusal."""
+    by, order = view.query.get("sort_by") or "model", view.query.get("order") or "asc"
+    names = [sort_by for _, sort_by, _ in RATES if sort_by]
+    for name, given, allowed in (("sort_by", by, names), ("order", order, ["asc", "desc"])):
+        if given not in allowed:
+            raise bad_field(name, "must be one of those allowed", given[:100], allowed)
+    shown = "list" if view.query.get("price") == "list" else "billed"
+
+    def key(model: dict[str, Any]) -> Any:
+        if by == "context":
+            return model["context_window"]
+        return model["id"] if by == "model" else Decimal(model[shown][0][by])
+
+    return sorted(models, key=key, reverse=order == "desc")
 
 
 def cents(rate: str) -> str:
@@ -269,7 +301,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
 
     async def prices(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        checked_query(view, "provider", "text", "show", "price")
+        checked_query(view, "provider", "text", "show", "price", "sort_by", "order")
         providers = await everything(view.api, "/api/providers", "providers", {"sort_by": "name"})
         chosen = view.query.get("provider") or (providers[0]["name"] if providers else "")
         found: dict[str, Any] | None = None
@@ -283,10 +315,11 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
                 for each in found["models"]
                 if (not text or text in each["id"].casefold()) and (each["overridden"] or not only)
             ]
+            models = in_price_order(models, view)
         provider = next((each for each in providers if chosen in (each["name"], each["id"])), None)
         return frame.shell(
             view, "governance", "governance_prices.html", "Governance",
-            tabs=tabs(view), providers=providers, provider=provider, prices=found, models=models,
+            tabs=tabs(view), providers=providers, provider=provider, prices=found, models=models, columns=RATES,
         )  # fmt: skip
 
     return [

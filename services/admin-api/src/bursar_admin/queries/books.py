@@ -114,16 +114,6 @@ LIMIT {MAX_LINES + 1}"""
     return sql, {"month": f"{month}-01", "team": team_id}
 
 
-def teams(month: str) -> Question:
-    """What each team is charged in a month, dearest first; the empty id is what no team is charged."""
-    sql = f"""SELECT b.team_id AS team_id, argMax(b.team, (b.team != '', b.belongs_to_month)) AS team,
-    sum(b.requests) AS requests, sum(b.billed_nusd) AS billed_nusd, sum(b.list_nusd) AS list_nusd
-FROM bursar.booked_monthly AS b
-WHERE b.booked_month = toDate({{month:String}}) AND b.billing = 'metered'
-GROUP BY b.team_id ORDER BY billed_nusd DESC, team_id LIMIT {MAX_LINES}"""
-    return sql, {"month": f"{month}-01"}
-
-
 def provider_bill(from_ms: int, to_ms: int) -> Question:
     """What went to the provider on our account, by UTC day, credential and model, with the figures that a difference
     may come from. Requests of local logs stand beside: they did not pass the gateway."""
@@ -154,17 +144,6 @@ def request(request_id: str) -> Question:
     sql = """SELECT toUnixTimestamp64Milli(started_at) AS started_at_ms, cost_nusd, list_cost_nusd FROM bursar.usage
 WHERE request_id = {request:String} AND outcome != 'refused' AND provider != 'simulator' LIMIT 1"""
     return sql, {"request": request_id}
-
-
-def corrections(month: str) -> Question:
-    """Charges of kind correction booked in a month, by request."""
-    sql = f"""SELECT request_id, formatDateTime(belongs_to_month, '%Y-%m') AS of_month, team_id, any(c.team) AS team,
-    virtual_key_id, sum(c.cost_nusd) AS cost_nusd, sum(c.list_cost_nusd) AS list_cost_nusd
-FROM bursar.charges AS c
-WHERE booked_month = toDate({{month:String}}) AND charge_kind = 'correction'
-GROUP BY request_id, belongs_to_month, team_id, virtual_key_id
-ORDER BY request_id LIMIT {MAX_LINES}"""
-    return sql, {"month": f"{month}-01"}
 
 
 assert CORRECTIONS_TOPIC == "bursar.corrections.v1"  # as the schema names it

@@ -18,7 +18,7 @@ from bursar_admin.desk import Command, Desk
 from bursar_admin.owners import find
 from bursar_admin.requests import PAGING, check_query, expected_version, json_answer, page, read
 from bursar_admin.routes import Parameter, Route
-from bursar_admin.routes.entities import outcome_answer
+from bursar_admin.routes.entities import in_order, order_of, outcome_answer
 from bursar_admin.schemas import Body
 from bursar_common.finance import ALLOCATION
 
@@ -28,6 +28,7 @@ FILTERS = (
     Parameter("virtual_key_id", "Only splits of this key."),
     Parameter("name", "Only of exactly this name."),
 )
+ORDER = order_of(ALLOCATION)
 
 
 class AllocationPage(TypedDict):
@@ -55,8 +56,8 @@ class Allocations:
         one = f"{PATH}/{{id}}"
         summary = "Change an allocation: the fields given change, the others stay."
         return [
-            Route("GET", PATH, self.list, "list_allocations", "List allocations, oldest first.", AllocationPage,
-                  query=(*PAGING, *FILTERS)),
+            Route("GET", PATH, self.list, "list_allocations", "List allocations, oldest first unless told otherwise.",
+                  AllocationPage, query=(*PAGING, *ORDER, *FILTERS)),
             Route("POST", PATH, self.create, "create_allocation",
                   "Divide a shared key's cost among those who use it, or charge seats or a commitment each month.",
                   AllocationDone, body=AllocationBody, creating=True, may_be_pending=True),
@@ -74,13 +75,14 @@ class Allocations:
         return allocation_answer(document, self.desk.projection.version(allocation_id))
 
     async def list(self, request: web.Request) -> web.Response:
-        query = check_query(request, (*PAGING, *FILTERS))
+        query = check_query(request, (*PAGING, *ORDER, *FILTERS))
         limit, offset = page(query)
-        filters = {name: value for name, value in query.items() if name not in ("limit", "offset")}
+        own = {each.name for each in (*PAGING, *ORDER)}
+        filters = {name: value for name, value in query.items() if name not in own}
         projection = self.desk.projection
         ids = [
             allocation_id
-            for allocation_id in projection.ordered(ALLOCATION)
+            for allocation_id in in_order(projection, ALLOCATION, query)
             if all(getattr(projection.allocations[allocation_id], name) == value for name, value in filters.items())
         ]
         answers = [self._answer(allocation_id) for allocation_id in ids[offset : offset + limit]]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from bursar_admin.chronicle import Entry
 from bursar_admin.closing import last_closed, read_month
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field, conflict
 from bursar_admin.fields import Description, Reference
-from bursar_admin.queries import books
+from bursar_admin.queries import books, month_pages
 from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer, read
 from bursar_admin.routes import Route
 from bursar_admin.routes.exports import MONTH
+from bursar_admin.routes.statements import asked_page, in_dollars, paging
 from bursar_admin.schemas import REQUIRED, Body
 from bursar_common.clock import rfc3339
 from bursar_common.eventlog.port import NewRecord
@@ -26,6 +28,8 @@ from bursar_common.finance import USAGE_CORRECTED, Correction, month_of_ms, next
 PATH = "/api/finance/corrections"
 MAX_CORRECTION_NUSD = 1_000_000 * 1_000_000_000
 """A million dollars on one request is a misplaced decimal point."""
+FIRST = "request_id"
+QUERY = (MONTH, *paging(month_pages.CORRECTION_SORTS, books.MAX_LINES, FIRST))
 Amount = Annotated[int, Field(ge=-MAX_CORRECTION_NUSD, le=MAX_CORRECTION_NUSD)]
 
 
@@ -62,9 +66,46 @@ class CorrectionDone(TypedDict):
     correction: CorrectionAnswer
 
 
+class MadeAnswer(TypedDict):
+    correction_id: str
+    corrected_at: str
+    actor: str
+    reason: str
+    cost_nusd: int
+    cost_usd: str | None
+
+
+class CorrectedRequest(TypedDict):
+    request_id: str
+    of_month: str
+    team_id: str
+    team: str
+    virtual_key_id: str
+    virtual_key: str
+    cost_nusd: int
+    cost_usd: str | None
+    list_cost_nusd: int
+    list_cost_usd: str | None
+    made: Annotated[
+        list[MadeAnswer],
+        Field(
+            description="By whom, when and why, oldest first, of the newest 5,000 corrections. Empty also where an "
+            "expired hold's charge was taken back after its month was closed: nobody corrected that by hand."
+        ),
+    ]
+
+
 class CorrectionList(TypedDict):
     month: str
-    corrections: list[dict[str, Any]]
+    corrections: list[CorrectedRequest]
+    count: int
+    total_count: int
+    limit: int
+    offset: int
+    cost_nusd: Annotated[int, Field(description="Of all of them, on whichever page.")]
+    cost_usd: str | None
+    list_cost_nusd: int
+    list_cost_usd: str | None
 
 
 class Corrections:
@@ -75,17 +116,32 @@ class Corrections:
         return [
             Route("GET", PATH, self.list, "list_corrections",
                   "Everything booked in a month as a correction, charges taken back included.", CorrectionList,
-                  query=(MONTH,), asks_analytics=True),
+                  query=QUERY, asks_analytics=True),
             Route("POST", PATH, self.create, "create_correction",
                   "Correct one request's cost. It is booked in the request's month, or in the next open one.",
                   CorrectionDone, body=CorrectionBody, creating=True, asks_analytics=True),
         ]  # fmt: skip
 
     async def list(self, request: web.Request) -> web.Response:
-        query = check_query(request, (MONTH,))
+        query = check_query(request, QUERY)
         month = read_month(query.get("month"), self.desk.clock.now_ms())
-        rows = await self.desk.analytics.rows(*books.corrections(month))
-        return json_answer({"month": month, "corrections": rows})
+        sort_by, order, limit, offset = asked_page(query, month_pages.CORRECTION_SORTS, books.MAX_LINES, FIRST)
+        rows = await self.desk.analytics.rows(*month_pages.corrections(month, sort_by, order, limit, offset))
+        (totals,) = await self.desk.analytics.rows(*month_pages.correction_totals(month))
+        made = await self.desk.corrected.of_requests(row["request_id"] for row in rows)
+        answer = {
+            "month": month,
+            "corrections": [
+                in_dollars(row, "cost", "list_cost")
+                | {"made": [_made(each) for each in made.get(row["request_id"], ())]}
+                for row in rows
+            ],
+            "count": len(rows),
+            "limit": limit,
+            "offset": offset,
+            **in_dollars(totals, "cost", "list_cost"),
+        }
+        return json_answer(answer)
 
     async def create(self, request: web.Request) -> web.Response:
         check_query(request)
@@ -137,6 +193,18 @@ class Corrections:
             "booked_month": max(belongs, next_month(last)) if last else belongs,
         }
         return json_answer({"message": "Correction recorded.", "correction": answer})
+
+
+def _made(entry: Entry) -> MadeAnswer:
+    document = entry.document or {}
+    return {
+        "correction_id": entry.id,
+        "corrected_at": entry.time,
+        "actor": entry.actor,
+        "reason": document["reason"],
+        "cost_nusd": document["cost_nusd"],
+        "cost_usd": usd(document["cost_nusd"]),
+    }
 
 
 def routes(desk: Desk) -> list[Route]:

@@ -15,6 +15,7 @@ from bursar_admin.desk import Command, Desk
 from bursar_admin.errors import bad_field
 from bursar_admin.journal import Outcome
 from bursar_admin.limits import Moment
+from bursar_admin.listing_order import CREATED, SORTS, ordered
 from bursar_admin.projection import Projection
 from bursar_admin.requests import PAGING, check_query, expected_version, flag, json_answer, page, read
 from bursar_admin.routes import Parameter, Route
@@ -50,12 +51,16 @@ class Kind:
 
 NAME_FILTER = Parameter("name", "Only the entities of exactly this name.")
 MAX_TEXT_CHARS = 200
-SORTS = ("created_at", "name")
-ORDER = (
-    Parameter("text", "Only those whose name contains this, or whose id it is; upper and lower case are alike."),
-    Parameter("sort_by", "What to sort by.", {"type": "string", "enum": list(SORTS), "default": "created_at"}),
-    Parameter("order", "Direction.", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}),
-)
+TEXT = Parameter("text", "Only those whose name contains this, or whose id it is; upper and lower case are alike.")
+
+
+def order_of(entity: str) -> tuple[Parameter, Parameter]:
+    """Parameters by which a list of these is sorted."""
+    names = [CREATED, *SORTS[entity]]
+    return (
+        Parameter("sort_by", "What to sort by.", {"type": "string", "enum": names, "default": CREATED}),
+        Parameter("order", "Direction.", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}),
+    )
 
 
 class Entities:
@@ -64,6 +69,8 @@ class Entities:
     def __init__(self, desk: Desk, kind: Kind) -> None:
         self.desk = desk
         self.kind = kind
+        self.own = (*PAGING, TEXT, *order_of(kind.entity))
+        """Parameters of its list that are not filters of its kind."""
 
     def routes(self) -> list[Route]:
         kind = self.kind
@@ -74,7 +81,7 @@ class Entities:
             Route(
                 "GET", kind.path, self.list, f"list_{kind.plural}",
                 f"List {kind.noun}s, oldest first unless told otherwise.", listed,
-                query=(*PAGING, *ORDER, *kind.filters),
+                query=(*self.own, *kind.filters),
             ),
             Route(
                 "POST", kind.path, self.create, f"create_{name}", f"Create a {kind.noun}.", changed,
@@ -102,9 +109,9 @@ class Entities:
         return routes
 
     async def list(self, request: web.Request) -> web.Response:
-        query = check_query(request, (*PAGING, *ORDER, *self.kind.filters))
+        query = check_query(request, (*self.own, *self.kind.filters))
         limit, offset = page(query)
-        own = {each.name for each in (*PAGING, *ORDER)}
+        own = {each.name for each in self.own}
         filters = {name: value for name, value in query.items() if name not in own}
         flag(filters, "is_active")
         projection, entity = self.desk.projection, self.kind.entity
@@ -185,17 +192,20 @@ class Entities:
 
 def _ordered(projection: Projection, entity: str, query: dict[str, str]) -> list[str]:
     """Ids in the order asked for, of those that the text is found in. Raises Refusal (400)."""
-    sort_by, order = choice(query, "sort_by", SORTS, SORTS[0]), choice(query, "order", ("asc", "desc"), "asc")
-    documents, ids = projection.entities(entity), projection.ordered(entity)
+    ids = in_order(projection, entity, query)
     text = query.get("text")
     if text is not None:
         if not 1 <= len(text) <= MAX_TEXT_CHARS:
             raise bad_field("text", "must be some words or an id", text[:40], f"1 to {MAX_TEXT_CHARS} characters")
-        wanted = text.casefold()
+        wanted, documents = text.casefold(), projection.entities(entity)
         ids = [each for each in ids if each == text or wanted in documents[each].name.casefold()]
-    if sort_by == "name":
-        ids = sorted(ids, key=lambda each: (documents[each].name.casefold(), each))
-    return ids[::-1] if order == "desc" else ids
+    return ids
+
+
+def in_order(projection: Projection, entity: str, query: dict[str, str]) -> list[str]:
+    """All ids in the order asked for. Raises Refusal (400)."""
+    sort_by = choice(query, "sort_by", (CREATED, *SORTS[entity]), CREATED)
+    return ordered(projection, entity, sort_by, choice(query, "order", ("asc", "desc"), "asc") == "desc")
 
 
 def outcome_answer(content: dict[str, Any], outcome: Outcome, version: int | None) -> web.Response:

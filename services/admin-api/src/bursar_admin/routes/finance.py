@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from bursar_admin.closing import check_closable, close_month, read_month
+from bursar_admin.closing import check_closable, close_month, last_closed, read_month
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field
 from bursar_admin.month_books import MonthBooks
@@ -20,7 +20,7 @@ from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.entities import PENDING
 from bursar_admin.schemas import REQUIRED, Body
 from bursar_common.clock import rfc3339
-from bursar_common.finance import PeriodClose, close_id, month_bounds_ms
+from bursar_common.finance import PeriodClose, close_id, month_bounds_ms, month_of_ms, next_month
 
 PATH = "/api/finance/closes"
 BILL_PATH = "/api/finance/provider-bill"
@@ -100,6 +100,10 @@ class Bill(TypedDict):
 
 class CloseList(TypedDict):
     closes: list[CloseAnswer]
+    next_month: Annotated[
+        str | None,
+        Field(description="The month that may be closed next; null: none is over, or the analytics do not answer."),
+    ]
 
 
 def close_answer(close: PeriodClose) -> CloseAnswer:
@@ -155,7 +159,22 @@ class Closes:
     async def list(self, request: web.Request) -> web.Response:
         check_query(request)
         closes = sorted(self.desk.projection.closes.values(), key=lambda close: close.name)
-        return json_answer({"closes": [close_answer(close) for close in closes]})
+        answers = [close_answer(close) for close in closes]
+        return json_answer({"closes": answers, "next_month": await self.next_month()})
+
+    async def next_month(self) -> str | None:
+        """The one behind the last that is closed; before any is, the first that has requests."""
+        running = month_of_ms(self.desk.clock.now_ms())
+        last = last_closed(self.desk.projection)
+        if last:
+            following = next_month(last)
+        else:
+            try:
+                (first,) = await self.desk.analytics.rows(*first_month(month_bounds_ms(running)[0]))
+            except Refusal:
+                return None
+            following = first["month"]
+        return following if following and following < running else None
 
     async def get(self, request: web.Request) -> web.Response:
         check_query(request)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 from aiohttp import web
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from bursar_admin.closing import covering, read_month
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal
 from bursar_admin.month_books import MonthBooks
-from bursar_admin.queries import books
+from bursar_admin.queries import books, month_pages
 from bursar_admin.quota import usd
-from bursar_admin.requests import check_query, json_answer
+from bursar_admin.requests import MAX_OFFSET, check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.exports import MONTH
 from bursar_admin.routes.usage_query import choice
@@ -21,6 +23,30 @@ from bursar_admin.statements import Owner, Statement, as_csv, statement_of
 
 PATH = "/api/finance/statements"
 FORMAT = Parameter("format", "Of the answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"})
+
+
+def paging(sorts: Iterable[str], most: int, first: str) -> tuple[Parameter, ...]:
+    """Parameters of a list of a month; without them it is whole, up to ``most`` rows."""
+    names = list(sorts)
+    return (
+        Parameter("limit", "Rows of one page.", {"type": "integer", "minimum": 1, "maximum": most, "default": most}),
+        Parameter("offset", "Rows to skip.", {"type": "integer", "minimum": 0, "default": 0}),
+        Parameter("sort_by", "What to sort by.", {"type": "string", "enum": names, "default": first}),
+        Parameter("order", "Direction.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+    )
+
+
+def asked_page(query: dict[str, str], sorts: Iterable[str], most: int, first: str) -> tuple[str, str, int, int]:
+    """(sort_by, order, limit, offset). Raises Refusal (400)."""
+    return (
+        choice(query, "sort_by", tuple(sorts), first),
+        choice(query, "order", ("asc", "desc"), "desc"),
+        whole(query, "limit", most, 1, most),
+        whole(query, "offset", 0, 0, MAX_OFFSET),
+    )
+
+
+TEAMS = (MONTH, *paging(month_pages.TEAM_SORTS, books.MAX_LINES, "billed"))
 
 
 class TeamSum(TypedDict):
@@ -37,6 +63,15 @@ class TeamSums(TypedDict):
     month: str
     state: str
     teams: list[TeamSum]
+    count: int
+    total_count: int
+    limit: int
+    offset: int
+    requests: Annotated[int, Field(description="Of all teams, on whichever page; as are the sums beside it.")]
+    billed_nusd: int
+    billed_usd: str | None
+    list_nusd: int
+    list_usd: str | None
 
 
 class Statements:
@@ -46,21 +81,30 @@ class Statements:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", PATH, self.sums, "list_statements", "What each team is charged in a month, dearest first.",
-                  TeamSums, query=(MONTH,), asks_analytics=True),
+            Route("GET", PATH, self.sums, "list_statements", "What each team is charged in a month, dearest first "
+                  "unless told otherwise.", TeamSums, query=TEAMS, asks_analytics=True),
             Route("GET", f"{PATH}/{{team}}/{{month}}", self.get, "get_statement",
                   "A team's statement of a month, and the log positions, price books and checksum it was made from.",
                   Statement, media=("text/csv",), query=(FORMAT,), asks_analytics=True),
         ]  # fmt: skip
 
     async def sums(self, request: web.Request) -> web.Response:
-        query = check_query(request, (MONTH,))
+        query = check_query(request, TEAMS)
         month = read_month(query.get("month"), self.desk.clock.now_ms())
+        sort_by, order, limit, offset = asked_page(query, month_pages.TEAM_SORTS, books.MAX_LINES, "billed")
         await self.books.check_known()
-        rows = await self.desk.analytics.rows(*books.teams(month))
-        teams = [{**row, "billed_usd": usd(row["billed_nusd"]), "list_usd": usd(row["list_nusd"])} for row in rows]
-        state = "closed" if covering(self.desk.projection, month) is not None else "open"
-        return json_answer({"month": month, "state": state, "teams": teams})
+        rows = await self.desk.analytics.rows(*month_pages.teams(month, sort_by, order, limit, offset))
+        (totals,) = await self.desk.analytics.rows(*month_pages.team_totals(month))
+        answer = {
+            "month": month,
+            "state": "closed" if covering(self.desk.projection, month) is not None else "open",
+            "teams": [in_dollars(row, "billed", "list") for row in rows],
+            "count": len(rows),
+            "limit": limit,
+            "offset": offset,
+            **in_dollars(totals, "billed", "list"),
+        }
+        return json_answer(answer)
 
     async def get(self, request: web.Request) -> web.Response:
         query = check_query(request, (FORMAT,))
@@ -104,6 +148,11 @@ class Statements:
         if first.get("customer_id"):
             return owner, {"id": first["customer_id"], "name": first["customer"]}
         return owner, {"id": customer.id, "name": customer.name} if customer is not None else None
+
+
+def in_dollars(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A row with ``..._usd`` beside each ``..._nusd``."""
+    return row | {f"{name}_usd": usd(row[f"{name}_nusd"]) for name in names}
 
 
 def routes(desk: Desk) -> list[Route]:

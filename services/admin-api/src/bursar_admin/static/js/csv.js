@@ -29,7 +29,7 @@ function field(text) {
 }
 
 function seen(cell) {
-  return cell.offsetParent !== null;
+  return cell.offsetParent !== null && !cell.hasAttribute("data-aside");
 }
 
 export function tableAsCsv(table) {
