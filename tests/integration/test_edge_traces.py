@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+import msgspec
 import pytest
 
 from bursar_common import wire
@@ -158,6 +159,34 @@ async def test_the_callers_trace_headers_go_up_as_they_came_and_none_is_added(tm
     other = {each.trace_id for each in spans} - {TRACE}
     assert len(other) == 1
     assert [each.parent_id for each in spans if each.trace_id in other and each.kind == SERVER] == [""]
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    [
+        (["tracestate: a=1, b@c=2"], "a=1, b@c=2"),
+        (["tracestate: a=1", "TraceState: b=2"], "a=1,b=2"),
+        (["tracestate: a=1", "tracestate: A=2"], ""),
+        (["tracestate: a=1,a=2"], ""),
+        (["tracestate: nonsense"], ""),
+        (["tracestate: \xff\xfe=1"], ""),
+    ],
+)
+@pytest.mark.parametrize("flags", ["00", "01"])
+async def test_a_tracestate_is_passed_on_whole_or_not_at_all(tmp_path, receiver, flags, lines, state):
+    async with traced(tmp_path, receiver) as around:
+        await around.raw(post(SMALL, f"traceparent: 00-{TRACE}-{CALLER}-{flags}", *lines))
+        (got,) = around.upstream.got
+        (admit,) = around.enforcer.of(wire.Admit)
+        await around.event()
+        spans = await receiver.wait_spans(3) if flags == "01" else []
+    assert got.header("traceparent") == [f"00-{TRACE}-{CALLER}-{flags}"]
+    assert [line for line in got.header_lines if line.lower().startswith("tracestate")] == (lines if state else [])
+    if flags == "01":
+        assert (admit.trace_state or "") == state
+        assert {each.state for each in spans} == {state}
+    else:
+        assert (admit.trace, admit.trace_state, receiver.spans) == (msgspec.UNSET, msgspec.UNSET, [])
 
 
 @pytest.mark.parametrize(

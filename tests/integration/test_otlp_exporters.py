@@ -167,7 +167,7 @@ async def test_a_span_that_cannot_be_converted_costs_its_batch_only(receiver):
     to = destination({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}, "traces", [])
     export = SpanExport(Delivery(OtlpExporter(to), to), SOURCE.spans, delay_s=0.01, batch_spans=2)
     export.start()
-    export.add(SPAN._replace(kind=99), SPAN)
+    export.add(SPAN._replace(parent_id="no hex"), SPAN)
     export.add(SPAN, SPAN)
     await receiver.wait_spans(2)
     await export.stop()

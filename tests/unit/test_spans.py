@@ -1,12 +1,19 @@
-"""Spans as OpenTelemetry's exporter encodes them; trace context; sampling."""
+"""Spans as they are sent, which is as OpenTelemetry's exporter would encode them; trace context; sampling."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as PbSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags, Status
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import Status as SdkStatus
 
 from bursar_common.otlp_exporters import Source
 from bursar_common.spans import (
@@ -20,15 +27,45 @@ from bursar_common.spans import (
     read_context,
     sampler_of,
     told,
+    well_formed_state,
 )
 
 TRACE, SPAN, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "00f067aa0ba902b7"
 CONTEXT = Context(TRACE, SPAN, True, "vendor=1")
+ABOUT = {"service.name": "edge", "replicas": 3, "share": 0.5, "yes": True}
+SOURCE = Source(ABOUT, "bursar", "0.1.0")
 
 
 def read(*spans: Span) -> ExportTraceServiceRequest:
-    """As the exporter encodes them."""
-    return encode_spans(Source({"service.name": "edge"}, "bursar", "0.1.0").spans(spans))
+    """As a receiver reads them."""
+    return ExportTraceServiceRequest.FromString(SOURCE.spans(spans).SerializeToString())
+
+
+def encoded_by_the_package(*spans: Span) -> ExportTraceServiceRequest:
+    resource, scope = Resource(ABOUT), InstrumentationScope("bursar", "0.1.0")
+    sampled, kinds = TraceFlags(TraceFlags.SAMPLED), {1: SpanKind.INTERNAL, 2: SpanKind.SERVER, 3: SpanKind.CLIENT}
+    made = []
+    for span in spans:
+        trace_id = int(span.context.trace_id, 16)
+        parent = None
+        if span.parent_id:
+            parent = SpanContext(trace_id, int(span.parent_id, 16), span.parent_is_remote, sampled)
+        state = TraceState.from_header([span.context.state]) if span.context.state else None
+        made.append(
+            ReadableSpan(
+                name=span.name,
+                context=SpanContext(trace_id, int(span.context.span_id, 16), False, sampled, state),
+                parent=parent,
+                resource=resource,
+                attributes=dict(span.attributes),
+                kind=kinds[span.kind],
+                status=SdkStatus(StatusCode.ERROR if span.error else StatusCode.UNSET),
+                start_time=span.start_ns,
+                end_time=span.end_ns,
+                instrumentation_scope=scope,
+            )
+        )
+    return encode_spans(made)
 
 
 def values(attributes):
@@ -41,7 +78,7 @@ def test_a_span_is_what_the_exporter_makes_of_it():
     two = Span(Context(TRACE, PARENT, True), SPAN, "second", CLIENT, 7, 9, {}, parent_is_remote=True)
     got = read(one, two)
     (resource_spans,) = got.resource_spans
-    assert values(resource_spans.resource.attributes) == {"service.name": "edge"}
+    assert values(resource_spans.resource.attributes) == ABOUT
     (scope,) = resource_spans.scope_spans
     assert (scope.scope.name, scope.scope.version) == ("bursar", "0.1.0")
     first, second = scope.spans
@@ -59,6 +96,39 @@ def test_a_span_is_what_the_exporter_makes_of_it():
     assert (first.flags & remote, second.flags & remote) == (0, remote)
     assert (second.kind, second.trace_state) == (PbSpan.SPAN_KIND_CLIENT, "")
     assert second.status.code == Status.STATUS_CODE_UNSET
+
+
+hexes = st.binary(min_size=8, max_size=8).filter(any).map(bytes.hex)
+attributes_of_any_kind = st.dictionaries(
+    st.text("abc.", min_size=1),
+    st.text(st.characters(exclude_categories=["Cs"]))
+    | st.booleans()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
+    | st.floats(allow_nan=False),
+)
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda trace, span, parent, kind, start, took, attributes, error, state: Span(
+                Context(trace * 2, span, True, state), parent, "größe", kind, start, start + took, attributes, error,
+                bool(parent),
+            ),
+            hexes, hexes, st.just("") | hexes, st.sampled_from([INTERNAL, SERVER, CLIENT]), st.integers(0, 2**62),
+            st.integers(0, 2**62), attributes_of_any_kind, st.booleans(), st.sampled_from(["", "a=1,b@c=x y"]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)  # fmt: skip
+def test_spans_are_what_the_package_would_make_of_them(spans):
+    assert read(*spans) == encoded_by_the_package(*spans)
+
+
+def test_a_number_beyond_what_a_message_holds_is_the_nearest():
+    (got,) = read(Span(CONTEXT, "", "n", SERVER, 7, 9, {"much": 1 << 80, "little": -(1 << 80)})).resource_spans
+    assert values(got.scope_spans[0].spans[0].attributes) == {"much": 2**63 - 1, "little": -(2**63) + 1}
 
 
 def test_the_first_of_a_trace_has_no_parent():
@@ -114,9 +184,32 @@ def test_tracestate_is_taken_over_within_bounds():
     header = f"00-{TRACE}-{SPAN}-01"
     assert read_context(header, "a=1,b=2").state == "a=1,b=2"
     assert read_context(header, "a=" + "x" * 600).state == ""
-    assert read_context(header, "a=\n1").state == ""
-    assert read_context(header, "a=é").state == ""
+    for malformed in ("a=\n1", "a=é", "a", "a=1,a=2"):
+        assert read_context(header, malformed) == Context(TRACE, SPAN, True)
     assert Context(TRACE, SPAN, False).header == f"00-{TRACE}-{SPAN}-00"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "", " ", ",", "a=1", "a=1,b=2", " a=1 ,\t, b=2 ", "0tenant@vendor=x", "a_-*/1=!\"#$%&'()*+-./:;<>?@[]^`{|}~",
+        "a= x", "k" * 256 + "=" + "v" * 256, ",".join(f"k{n}=v" for n in range(32)),
+        "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE",
+    ],
+)  # fmt: skip
+def test_a_well_formed_tracestate(state):
+    assert well_formed_state(state)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "a", "=1", "a=", "A=1", "a =1", "a=1=2", "a=1,b", "a=1;b=2", "a=1,a=2", "_a=1", "a=é", "a=\x7f", "a=\x00",
+        "a=1\n", "k" * 257 + "=v", "k=" + "v" * 257, ",".join(f"k{n}=v" for n in range(33)),
+    ],
+)  # fmt: skip
+def test_a_malformed_tracestate(state):
+    assert not well_formed_state(state)
 
 
 LOW, HIGH = "0" * 16 + "0" * 15 + "1", "0" * 16 + "f" * 16

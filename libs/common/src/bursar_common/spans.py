@@ -13,14 +13,19 @@ from typing import Literal, NamedTuple
 Value = str | int | float | bool
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
-"""Kinds of span."""
+"""Kinds of span, by OTLP's numbers."""
 
 MAX_VALUE_CHARS = 256
 """Characters of a text attribute; a longer one is cut. Names of ours are shorter, a client's model name need not be."""
 MAX_TRACE_STATE_CHARS = 512
 """Characters of a ``tracestate`` that are taken over; a longer one is left out, as the specification allows."""
+MAX_TRACE_STATE_MEMBERS = 32
+"""Entries of a ``tracestate``, by the specification; with more it is malformed."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_STATE_MEMBER = re.compile(
+    r"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 _SAMPLED = 1
 
 
@@ -31,7 +36,7 @@ class Context(NamedTuple):
     span_id: str
     sampled: bool
     state: str = ""
-    """``tracestate``, passed on as it came."""
+    """``tracestate``, passed on as it came; empty where it was malformed."""
 
     @property
     def header(self) -> str:
@@ -47,10 +52,24 @@ def read_context(traceparent: str | None, tracestate: str | None = None) -> Cont
     version, trace_id, span_id, flags, more = found.groups()
     if version == "ff" or (version == "00" and more) or not trace_id.strip("0") or not span_id.strip("0"):
         return None
-    state = (tracestate or "").strip()
-    if len(state) > MAX_TRACE_STATE_CHARS or not (state.isascii() and state.isprintable()):
+    state = (tracestate or "").strip(" \t")
+    if len(state) > MAX_TRACE_STATE_CHARS or not well_formed_state(state):
         state = ""
     return Context(trace_id, span_id, bool(int(flags, 16) & _SAMPLED), state)
+
+
+def well_formed_state(state: str) -> bool:
+    """Whether it is a ``tracestate`` by W3C's grammar: members ``key=value``, no key twice, at most 32 of them. One
+    that is not is to be dropped whole, and has no bearing on the ``traceparent``."""
+    keys: set[str] = set()
+    for member in state.split(","):
+        if not (stripped := member.strip(" \t")):
+            continue
+        found = _STATE_MEMBER.fullmatch(stripped)
+        if found is None or found[1] in keys or len(keys) == MAX_TRACE_STATE_MEMBERS:
+            return False
+        keys.add(found[1])
+    return True
 
 
 class Sampler(NamedTuple):

@@ -101,6 +101,8 @@ class Admit(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="admit"):
     tags: dict[str, str] = {}
     trace: str | msgspec.UnsetType = msgspec.UNSET
     """``traceparent`` of the edge's span around this admission; absent where the request's trace is not recorded."""
+    trace_state: str | msgspec.UnsetType = msgspec.UNSET
+    """The caller's ``tracestate``; absent where there is none, or no ``trace``."""
 
 
 class Authorize(msgspec.Struct, gc=False, frozen=True, tag_field="op", tag="authorize"):

@@ -28,7 +28,8 @@ def trace_batch(
     ended_ns = now_ns()
     for operation, reply in zip(operations, replies, strict=True):
         if type(operation) is Admit and operation.trace is not msgspec.UNSET:
-            parent = read_context(operation.trace)
+            state = operation.trace_state
+            parent = read_context(operation.trace, None if state is msgspec.UNSET else state)
             if parent is not None and parent.sampled:
                 tracing.export.add(_admission(operation, reply, parent, len(operations), started_ns, ended_ns))
 
@@ -38,7 +39,7 @@ def _admission(
 ) -> Span:
     answer = answer_of(reply)
     return Span(
-        Context(parent.trace_id, new_id(8), True),
+        Context(parent.trace_id, new_id(8), True, parent.state),
         parent.span_id,
         "admit",
         SERVER,

@@ -186,6 +186,7 @@ class Exchange:
             agent=attribution.agent,
             tags=attribution.tags,
             trace=msgspec.UNSET if self._trace is None else self._trace.asking(),
+            trace_state=msgspec.UNSET if self._trace is None else self._trace.context.state or msgspec.UNSET,
         )
         try:
             return await self._parts.enforcer.admit(ask)

@@ -28,7 +28,8 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 async def traced(tracing: Tracing, incoming: Incoming, answer: Callable[[Incoming], Awaitable[None]]) -> None:
     """Answer a request, and write its trace if it is one that is recorded; a paid request writes its own."""
-    parent = read_context(incoming.headers.get("traceparent"), incoming.headers.get("tracestate"))
+    headers = incoming.headers
+    parent = read_context(headers.get("traceparent"), ",".join(headers.getall("tracestate", ())))
     context = tracing.begin(parent)
     kind: Kind = "none" if context is None else route(incoming.method, incoming.target).kind
     if context is None or kind not in _ROUTES:

@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from bursar_common.spans import well_formed_state
 from bursar_common.wire import Route
 from bursar_edge.direct import ProviderConnection
 from bursar_edge.link import Header, NotConnected, Origin
@@ -204,10 +205,15 @@ def listed_in_connection(headers: Mapping[str, str]) -> frozenset[bytes]:
 
 def passing_headers(raw_headers: tuple[Header, ...], connection_names: frozenset[bytes], *, readable: bool) -> bytes:
     """The lines of a request's headers that go to the provider: everything as it came, in order and spelling, but
-    credentials, what is ours and what ends here. ``readable``: what an answer may be encoded as is ours to say."""
+    credentials, what is ours, what ends here, and a ``tracestate`` that W3C wants dropped. ``readable``: what an answer
+    may be encoded as is ours to say."""
     parts: list[bytes] = []
+    states = [value for name, value in raw_headers if name.lower() == b"tracestate"]
+    stateless = bool(states) and not well_formed_state(b",".join(states).decode("latin-1"))
     for name, value in raw_headers:
         lowered = name.lower()
+        if stateless and lowered == b"tracestate":
+            continue
         if lowered in _NEVER_UP or lowered.startswith(_NEVER_UP_PREFIXES) or lowered in connection_names:
             continue
         if readable and lowered == b"accept-encoding":
