@@ -280,7 +280,7 @@ async def test_clickhouse_connect_reads(front: Front) -> None:
     assert rows == [("it's\t\\", [1, 2], Decimal("8000000000.123456789"), None, {"k": "v"})]
     assert client.query("SELECT number FROM numbers(100000)").row_count == 100_000
     assert client.command("SELECT count() FROM usage") == 0
-    assert len(client.query("SELECT * FROM usage LIMIT 0").column_names) == 58
+    assert len(client.query("SELECT * FROM usage LIMIT 0").column_names) == 60
     with pytest.raises(DatabaseError) as refused:
         client.command("DROP TABLE bursar.usage_events")
     assert refused.value.code == 164

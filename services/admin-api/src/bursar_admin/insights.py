@@ -68,8 +68,8 @@ class Insights:
                 f"included), no web search and at most {FEW_TOOL_USES} tool call in the answer. Their tokens are "
                 "priced once at Opus's and once at Sonnet's standard list rates of the same price book (Sonnet of the "
                 "same version where the book has it, else its dearest Sonnet, the newest of several). Short answers "
-                "whose tool calls were not recorded are counted apart and not priced. Whether Sonnet would have done as well "
-                "is not known here."
+                "whose tool calls were not recorded are counted apart and not priced. Whether Sonnet would have done "
+                "as well is not known here."
             ),
             "numbers": numbers,
             **({"previous_numbers": former[0]} if former is not None else {}),
