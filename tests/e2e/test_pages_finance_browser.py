@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ from typing import Any
 from playwright.sync_api import Locator, Page, expect
 
 from bursar_admin.app import open_runner
+from bursar_common.events import CORRECTIONS_TOPIC
 from bursar_common.service import listen
 from tests.harness.browser import WIDTHS, Tab, accessibility_faults, open_tab, running_browser
 from tests.harness.clickhouse_front import ClickHouseFront
-from tests.harness.finance import Finance, running_finance
+from tests.harness.finance import DAY_MS, Finance, running_finance
 from tests.harness.processes import free_port
-from tests.harness.usage_events import usage
+from tests.harness.usage_events import request_id, usage
 
 HTML_NAME = '<script>document.title="x"</script> & <img src=x>'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
 TEAMS = ("Platform", "Research", "Data science", HTML_NAME, LONG_NAME)
+CREDITED = "Credited by the provider, see <b>ticket 4711</b>"
 ALLOCATIONS = "/finance/allocations"
 
 
@@ -55,6 +58,11 @@ async def fill(finance: Finance) -> dict[str, str]:
         assert status == 200, answer
     status, closed = await finance.close("2026-11")
     assert status == 200, closed
+    for number, cost, reason in ((1, -1_100_000_003, CREDITED), (21, 250_000_000, "Priced with the wrong book")):
+        body = {"request_id": request_id(number), "cost_nusd": cost, "reason": reason}
+        status, answer, _ = await admin.call("POST", "/api/finance/corrections", body)
+        assert status == 200, answer
+    await finance.written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
     return ids
 
 
@@ -98,6 +106,137 @@ def months(tab: Tab) -> None:
     looked_at(tab, "finance")
     page.get_by_role("link", name="Allocations").click()
     page.wait_for_url(f"**{ALLOCATIONS}")
+
+
+def as_csv(page: Page, button: str) -> list[list[str]]:
+    """What the button saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"{button} as CSV").click()
+    return list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+
+
+def sorted_by(page: Page, column: str, *orders: str) -> None:
+    """Click a head as often as orders are given; the address and the head say how it is sorted."""
+    for order in orders:
+        page.get_by_role("columnheader", name=column).get_by_role("link").click()
+        expect(page.get_by_role("columnheader", name=column)).to_have_attribute("aria-sort", order)
+        assert f"order={order.removesuffix('ending')}" in page.url
+
+
+def statements_sorted(tab: Tab) -> None:
+    page = tab.open("/finance?month=2026-11")
+    expect(page.get_by_role("columnheader", name="Billed")).to_have_attribute("aria-sort", "descending")
+    names = page.locator("tbody tr td:first-child")
+    dearest = names.all_inner_texts()
+    sorted_by(page, "Billed", "ascending")
+    expect(names).to_have_text(dearest[::-1])
+    sorted_by(page, "Team", "ascending", "descending")
+    expect(names).to_have_text(sorted(dearest, key=str.casefold, reverse=True))
+    rows = as_csv(page, "Teams")
+    assert rows[0] == ["Team", "Share", "Requests", "List", "Billed"]
+    assert [row[0] for row in rows[1:]] == sorted(dearest, key=str.casefold, reverse=True)
+    # To the last digit, not as it is rounded on the page.
+    assert sum(round(float(row[4]) * 1e9) for row in rows[1:]) == 78 * 13_100_000_003 + 6 * 5_210_000_000
+    page = tab.open("/finance?month=2026-11&offset=50")
+    expect(page.get_by_role("heading", name="Nothing this far")).to_be_visible()
+    tab.check()
+
+
+def corrections_apart(tab: Tab) -> None:
+    # Their month is closed: they are booked in the next, and say where they belong.
+    page = tab.open("/finance?month=2026-12")
+    page.get_by_role("link", name=re.compile("by 2 corrections")).click()
+    page.wait_for_url("**/finance/corrections?month=2026-12")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    row = page.locator("tbody tr").filter(has_text="ticket 4711")
+    expect(row).to_contain_text(CREDITED)
+    expect(row).to_contain_text("2026-11 late")
+    expect(row).to_contain_text("build-server")
+    expect(row).to_contain_text("-$1.10")
+    expect(row).to_contain_text("this machine")
+    expect(page.locator("tfoot td").last).to_have_text("-$0.85")
+    looked_at(tab, "finance-corrections")
+    sorted_by(page, "Billed", "descending", "ascending")
+    expect(page.locator("tbody tr").first).to_contain_text("ticket 4711")
+    rows = as_csv(page, "Corrections")
+    assert [(row[0], row[-1]) for row in rows[1:]] == [
+        (request_id(1), "-1.100000003"), (request_id(21), "0.250000000")
+    ]  # fmt: skip
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/logs?request={request_id(1)}")
+    expect(page.get_by_role("complementary", name="Request")).to_contain_text("build-server")
+    page = tab.open("/finance/corrections?month=2026-11")
+    expect(page.get_by_role("heading", name="Nothing was corrected in 2026-11")).to_be_visible()
+    looked_at(tab, "finance-corrections-empty")
+
+
+def corrections_are_events(tab: Tab) -> None:
+    page = tab.open("/events")
+    newest = page.locator("tbody tr").first
+    expect(newest).to_contain_text("Corrected cost of request")
+    expect(newest).to_contain_text("cost +$0.25")
+    expect(newest).to_contain_text("because Priced with the wrong book")
+    expect(newest).to_contain_text("this machine")
+    sorted_by(page, "Who", "ascending")
+    sorted_by(page, "When", "descending", "ascending")
+    expect(page.locator("tbody tr").first).to_contain_text("Created")
+    looked_at(tab, "events-corrected")
+    # Of one owner: those of its requests, and no other's.
+    page = tab.open("/events?team=Platform&entity=request")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    rows = as_csv(page, "Events")
+    assert rows[1][2] == request_id(1)
+    expect(page.locator("tbody tr").get_by_role("link").last).to_have_attribute(
+        "href", re.compile(f"request={request_id(1)}")
+    )
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/events/log/**")
+    expect(page.locator("main")).to_contain_text("changed by -$1.10")
+    expect(page.locator("main")).to_contain_text(CREDITED)
+    expect(page.get_by_role("link", name="Platform", exact=True)).to_be_visible()
+    looked_at(tab, "event-correction")
+    page.get_by_role("link", name="Open the request").click()
+    expect(page.get_by_role("complementary", name="Request")).to_contain_text("build-server")
+    tab.check()
+
+
+def a_month_is_closed(tab: Tab, finance: Finance) -> None:
+    page = tab.open("/finance/closes")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("main")).to_contain_text("2026-12 is still running, and 2026-11 is closed")
+    finance.clock.at_ms += 31 * DAY_MS
+    page = tab.open("/finance/closes")
+    expect(page.locator(".preview")).to_contain_text("2026-12 as it stands")
+    expect(page.locator(".preview")).to_contain_text("by corrections")
+    button = page.get_by_role("button", name="Close 2026-12")
+    expect(button).to_be_disabled()
+    page.get_by_label("to close it").fill("2026-1")
+    expect(button).to_be_disabled()
+    page.get_by_label("to close it").fill("2026-12")
+    expect(button).to_be_enabled()
+    looked_at(tab, "finance-closes")
+    with page.expect_navigation():
+        button.click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(page.locator("tbody tr").first).to_contain_text("-$0.85")
+    sorted_by(page, "Month", "ascending")
+    assert [row[0] for row in as_csv(page, "Closed months")[1:]] == ["2026-11", "2026-12"]
+    page = tab.open("/events?entity=period_close")
+    expect(page.locator("tbody tr").first).to_contain_text("Created closed month")
+    tab.check()
+
+
+def allocations_sorted(tab: Tab) -> None:
+    page = tab.open(ALLOCATIONS)
+    names = page.locator("tbody tr td:first-child")
+    sorted_by(page, "A month", "descending")
+    expect(names.first).to_have_text(HTML_NAME)
+    sorted_by(page, "Name", "ascending", "descending")
+    assert names.all_inner_texts() == sorted(names.all_inner_texts(), key=str.casefold, reverse=True)
+    assert as_csv(page, "Allocations")[0] == ["Name", "Kind", "Of", "Borne by", "A month", "Months", "State"]
+    tab.check()
 
 
 def listed(tab: Tab) -> None:
@@ -220,15 +359,26 @@ def what_is_closed_stays(tab: Tab) -> None:
     tab.check()
 
 
-def look(url: str) -> None:
+def look(url: str, finance: Finance) -> None:
+    steps = (
+        months, statements_sorted, corrections_apart, corrections_are_events, listed, allocations_sorted,
+        made_changed_and_deleted, fees_and_commitments, what_is_closed_stays,
+    )  # fmt: skip
     with running_browser() as browser, open_tab(browser, url) as tab:
-        for step in (months, listed, made_changed_and_deleted, fees_and_commitments, what_is_closed_stays):
+        for step in steps:
             tab.look()
             step(tab)
+        a_month_is_closed(tab, finance)
 
 
-def empty(url: str) -> None:
+def empty(url: str, finance: Finance) -> None:
     with running_browser() as browser, open_tab(browser, url) as tab:
+        page = tab.open("/finance/closes")
+        expect(page.get_by_role("heading", name="No month is closed yet")).to_be_visible()
+        expect(page.locator("main")).to_contain_text("There is nothing to close now")
+        looked_at(tab, "finance-closes-empty")
+        tab.open("/finance")
+        looked_at(tab, "finance-empty")
         page = tab.open(ALLOCATIONS)
         looked_at(tab, "allocations-empty")
         page.get_by_role("link", name="Charge a fee").click()
@@ -251,7 +401,7 @@ async def shown(tmp_path: Path, front: ClickHouseFront, filled: bool, look_at: A
         port = free_port()
         await listen(runner, f"127.0.0.1:{port}")
         try:
-            await asyncio.to_thread(look_at, f"http://127.0.0.1:{port}")
+            await asyncio.to_thread(look_at, f"http://127.0.0.1:{port}", finance)
         finally:
             await runner.cleanup()
 

@@ -12,6 +12,7 @@ from bursar_admin.letters import Letters
 from bursar_admin.log_answers import InstallationAnswer, SystemAnswer
 from bursar_admin.pages import session_cookie
 from bursar_admin.requests import check_query, json_answer
+from bursar_admin.retention import kept
 from bursar_admin.routes import Route
 from bursar_admin.system import System
 
@@ -36,6 +37,7 @@ def routes(desk: Desk) -> list[Route]:
             "event_log": "kafka" if kafka else "sqlite",
             "usage_kept_days": settings.usage_retention_days if kafka else None,
             "content_kept_days": settings.content_retention_days,
+            "kept": kept(settings),
             "content_max_bytes": settings.content_max_bytes,
             "public_url": f"{request.scheme}://{request.host}" if settings.single_machine else None,
             "analytics": bool(settings.clickhouse_url),

@@ -59,6 +59,7 @@ function bodyOf(form) {
   }
   // A group nobody filled in is absent as a whole.
   for (const group of form.querySelectorAll("[data-null-if-empty]")) {
+    if (group.closest("fieldset:disabled")) continue;
     const asked = [...group.querySelectorAll("input:not([type=hidden]):not([type=checkbox])")];
     if (asked.every((field) => field.value.trim() === "")) put(body, group.dataset.nullIfEmpty, null);
   }

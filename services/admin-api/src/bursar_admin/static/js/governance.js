@@ -3,7 +3,7 @@ import "./forms.js";
 import { writePreview } from "./preview.js";
 
 const PREVIEW_AFTER_MS = 350;
-const NAMED = ["name", "id", "for", "aria-describedby", "data-problem", "data-rows", "data-add"];
+const NAMED = ["name", "id", "for", "aria-describedby", "data-problem", "data-rows", "data-add", "data-null-if-empty"];
 
 // -- rows of a list in the body ------------------------------------------------------------------------------------
 
