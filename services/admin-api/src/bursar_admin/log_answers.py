@@ -144,7 +144,6 @@ class InstallationAnswer(TypedDict):
     event_log: Literal["sqlite", "kafka"]
     usage_kept_days: Annotated[int | None, Field(description="Null: for ever.")]
     content_kept_days: Annotated[int, Field(description="Of stored prompts and answers, where content is on.")]
-    content_log_days: Annotated[int, Field(description="Of their records in the event log, likewise.")]
     kept: Annotated[list[KeptAnswer], Field(description="What is kept how long, where, and which setting says so.")]
     content_max_bytes: int
     analytics: bool
