@@ -105,6 +105,8 @@ async def test_content_from_prompt_to_deletion(gateway: Gateway, machine: OneMac
 
     answer = await gateway.api("DELETE", "/api/content?user=Alice")
     assert (answer["gone"], answer["user_id"]) == (True, user["id"])
+    assert answer["message"].startswith("Prompts and answers deleted: ")
+    assert answer["message"].endswith(f"are gone by {answer['log_until']} at the latest.")
     assert await stored(gateway, rows["alice"]["id"]) is None
     assert "Not stored" in await page(gateway, f"/fragments/logs/{rows['alice']['id']}")
     assert [row["virtual_key"] for row in await logs(gateway, text="unicorn")] == ["bob"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,15 @@ async def test_a_deletion_is_recorded_with_its_actor_also_while_analytics_are_aw
             (f"user={gone_user}", {"user_id": gone_user}),
             ("session=abc&before=2026-01-02", {"session_id": "abc"}),
         ]
+        untils: list[float] = []
         for query, whom in asked:
             status, answer, _ = await admin.call("DELETE", f"{PATH}?{query}")
             assert (status, answer["gone"]) == (202, False)
             assert whom.items() <= answer.items()
             assert answer["event_id"]
+            assert answer["log_until"] in answer["message"]
+            assert answer["message"].startswith("Recorded. ")
+            untils.append(datetime.fromisoformat(answer["log_until"]).timestamp() * 1000)
         found = await deletions(admin)
         documents: list[dict[str, Any]] = [dict(event.document or {}) for event in found]
         assert [
@@ -72,6 +77,11 @@ async def test_a_deletion_is_recorded_with_its_actor_also_while_analytics_are_aw
         ] == [whom for _, whom in asked]
         assert {event.actor for event in found} == {"local"}
         assert documents[-1]["before_ms"] == 1_767_312_000_000
+        # A week in the topic, a day for Kafka's segment, an hour until somebody looks.
+        week_and_more_ms = (8 * 24 + 1) * 3_600_000
+        assert [
+            round(until) - document["created_at_ms"] for until, document in zip(untils, documents, strict=True)
+        ] == [week_and_more_ms] * len(asked)
         assert all(document["before_ms"] <= document["created_at_ms"] for document in documents)
 
 

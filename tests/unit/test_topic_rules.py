@@ -57,6 +57,7 @@ def test_every_topic_has_a_dead_letter_topic_of_as_many_partitions_kept_until_ha
         (CONTENT, found(CONTENT, retention_ms=str(6 * DAY_MS)), "kept 6 days instead of 7 days"),
         (CONTENT, found(CONTENT, retention_ms=str(8 * DAY_MS)), "kept 8 days, and prompts"),
         (CONTENT, found(CONTENT, retention_ms="-1"), "kept for ever, and prompts"),
+        (CONTENT, found(CONTENT, segment_ms=str(7 * DAY_MS)), "forgotten 7 days at a time"),
     ],
 )
 def test_a_wrong_topic_is_named_with_its_fix(spec: TopicSpec, topic: FoundTopic | None, part: str) -> None:

@@ -27,6 +27,9 @@ ALERTS_DAYS = 90
 CONTENT_DAYS = 7
 """Bodies are the most private thing there is: long enough to write them to where they are kept, and to repair that.
 Their dead letters are bodies as well, and wait no longer."""
+FORGETTING_SEGMENT_MS = DAY_MS
+"""Kafka forgets a segment at a time, once its newest record is old enough: of a topic that must forget, a record stays
+this much longer at most. Its default is a week."""
 REPLICAS = 3
 MIN_IN_SYNC_REPLICAS = 2
 """An acknowledged event is on two brokers: it survives the loss of any one."""
@@ -59,6 +62,8 @@ class TopicSpec:
         }
         if not self.compacted:
             config |= {"retention.ms": str(self.retention_ms), "retention.bytes": "-1"}
+        if self.forgets:
+            config["segment.ms"] = str(FORGETTING_SEGMENT_MS)
         return config
 
 
@@ -219,6 +224,17 @@ def _retention_problems(spec: TopicSpec, found: FoundTopic) -> list[Problem]:
                 f"is kept {kept}, and prompts and answers must be forgotten after {spec.retention_ms / DAY_MS:g} days",
                 APPLY,
                 {"retention.ms": str(spec.retention_ms)},
+            )
+        )
+    segment_ms = _number(found, "segment.ms", 7 * DAY_MS)
+    if spec.forgets and segment_ms > FORGETTING_SEGMENT_MS:
+        problems.append(
+            Problem(
+                spec.name,
+                f"is forgotten {segment_ms / DAY_MS:g} days at a time (segment.ms), so prompts and answers stay up to "
+                "that much longer",
+                APPLY,
+                {"segment.ms": str(FORGETTING_SEGMENT_MS)},
             )
         )
     retention_bytes = _number(found, "retention.bytes", -1)
