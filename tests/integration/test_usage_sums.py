@@ -13,6 +13,7 @@ import pytest
 from multidict import MultiDict
 
 from bench import analytics_rows
+from bursar_admin.adding import Asked as Adding
 from bursar_admin.analytics import Analytics as Questions
 from bursar_admin.analytics import literal, read_rows
 from bursar_admin.books import Books
@@ -20,7 +21,7 @@ from bursar_admin.insights import Insights
 from bursar_admin.projection import Projection
 from bursar_admin.queries.dimensions import dimension
 from bursar_admin.queries.filters import read_filters
-from bursar_admin.queries.ranges import Hours, Span, span_of
+from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Span, span_of
 from bursar_admin.sums import UsageSums
 from bursar_admin.usage import SumsKnown, UsageStore
 from bursar_aggregator.engine import Engine
@@ -45,8 +46,11 @@ class Asked:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.asked: list[str] = []
 
     async def rows(self, sql: str, parameters: Any = None, settings: Any = None) -> list[dict[str, Any]]:
+        if sql != HOURS_QUERY:
+            self.asked.append(sql)
         bound = {name: literal(value) for name, value in (parameters or {}).items()}
         read = self.engine.read
         answer = await asyncio.to_thread(
@@ -77,7 +81,8 @@ class Place:
         self.engine = engine
         self.writing = writing
         self.sums = HourSums(writing)
-        questions = cast("Questions", Asked(engine))
+        self.questions = Asked(engine)
+        questions = cast("Questions", self.questions)
         self.store = UsageStore(questions, cast("Projection", People()))
         self.plain = UsageStore(questions, cast("Projection", People()))
         self.plain._sums_known = NothingKnown(questions)
@@ -186,7 +191,10 @@ def _asks() -> dict[str, Asking]:
         "days off the hour": course("day", "Asia/Kolkata"),
         **{f"sessions by {name}": sessions(name) for name in ("cost", "list_cost", "tokens", "started_at")},
         "values": values("environment"),
-        "insights": lambda store, wanted, span: Insights(store, cast("Books", NoBooks())).all(wanted, span),
+        "all sessions": lambda store, wanted, span: store.all_sessions(wanted, span),
+        "insights": lambda store, wanted, span: Insights(store, cast("Books", NoBooks())).all(
+            wanted, span, span.before, compare=True
+        ),
     }
 
 
@@ -282,10 +290,98 @@ async def test_what_comes_later_is_counted_at_once_and_once(place: Place) -> Non
     await compare(place, QUICK)
 
 
-async def touched(place: Place, day: str) -> None:
+async def touched(place: Place, day: str, hours: int = 24) -> None:
+    """The first hours of a day are noted, as they are before they get rows."""
     first = int(datetime.fromisoformat(f"{day}T00:00:00Z").timestamp())
-    hours = [first + hour * 3600 for hour in range(24)]
-    await place.writing.insert_columns("usage_hours_touched", ("hour",), ("DateTime('UTC')",), [hours])
+    noted = [first + hour * 3600 for hour in range(hours)]
+    await place.writing.insert_columns("usage_hours_touched", ("hour",), ("DateTime('UTC')",), [noted])
+
+
+async def test_what_is_summed_up_is_asked_once(place: Place) -> None:
+    await place.settle()
+    wanted = place.store.criteria(filters())
+    span = Span(START_S // 3600 * 3600_000, (START_S // 3600 + 60) * 3600_000)
+    names = [name for name in ASKS if name not in ("days off the hour",)]
+    first = [told(await ASKS[name](place.store, wanted, span)) for name in names]
+    place.questions.asked.clear()
+    again = [told(await ASKS[name](place.store, wanted, span)) for name in names]
+    assert place.questions.asked == []
+    assert again == first
+    # An hour that gets an event is read request by request at once, and what else was kept of its day no more.
+    await touched(place, "2026-03-02", hours=1)
+    twins(place, "2026-03-02", "toHour(started_at) = 0", "concat(request_id, '-late') AS request_id")
+    for name in names:
+        assert told(await ASKS[name](place.store, wanted, span)) == told(await ASKS[name](place.plain, wanted, span))
+    assert told(await ASKS["stats"](place.store, wanted, span)) != first[names.index("stats")]
+
+
+async def test_open_hours_are_added_to_what_is_kept(place: Place) -> None:
+    await place.settle()
+    await touched(place, "2026-03-03", hours=2)
+    twins(
+        place,
+        "2026-03-03",
+        "toHour(started_at) < 2",
+        "concat(request_id, '-late') AS request_id, 'renamed' AS team, 'key' AS virtual_key",
+    )
+    place.engine.run_main(
+        "INSERT INTO bursar.corrections (correction_id, request_id, corrected_at, reason, cost_nusd, list_cost_nusd,"
+        " output_tokens) SELECT 'c1', request_id, now64(3), 'test', -7, -9, -3 FROM bursar.usage_events FINAL"
+        " WHERE toDate(started_at) = '2026-03-03' AND toHour(started_at) < 2 AND output_tokens > 9 LIMIT 9",
+        "Null",
+    )
+    span = Span(START_S * 1000, END_S * 1000)
+    question = await place.store.question(place.store.criteria(filters()), span, dimension("team"))
+    found = await place.store.added(question, Adding(("team_id",), ("requests",), "team"))
+    assert found is not None
+    assert {row["label"] for row in found if row["team_id"] == "team-id-" + "7".rjust(24, "0")} <= {"team-7", "renamed"}
+    await compare(place)
+
+
+async def test_views_show_what_stands_once(place: Place) -> None:
+    await place.settle()
+    await touched(place, "2026-03-02")
+    await place.summed_again()
+    sums = "sum(requests) AS r, sum(refused) AS f, sum(list_cost_nusd) AS c, sum(few_tools_requests) AS t"
+    requests = (
+        "SELECT countIf(outcome != 'refused') AS r, countIf(outcome = 'refused') AS f, sum(list_cost_nusd) AS c,"
+        " countIf(outcome = 'completed' AND output_tokens < 500 AND web_searches = 0 AND tool_uses <= 1) AS t"
+        " FROM bursar.usage_events FINAL"
+    )
+    (truth,) = await place.questions.rows(requests)
+    assert truth["t"] > 0
+    for table, once in (("usage_hours", False), ("usage_hourly_sums", True), ("usage_daily_sums", True)):
+        (found,) = await place.questions.rows(f"SELECT {sums} FROM bursar.{table}")
+        assert (found == truth) == once, table
+    # What was touched and is not summed up yet is not shown, rather than shown wrong.
+    await touched(place, "2026-03-02", hours=1)
+    (found,) = await place.questions.rows("SELECT uniqExact(day) AS days FROM bursar.usage_daily_sums")
+    assert found["days"] == DAYS
+    (found,) = await place.questions.rows("SELECT count() AS hours FROM bursar.usage_hourly_sums"
+                                          " WHERE hour = toDateTime('2026-03-02 00:00:00', 'UTC')")  # fmt: skip
+    assert found["hours"] == 0
+
+
+async def test_former_buildings_are_cleared_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place.settle()
+    await touched(place, "2026-03-02")
+    await place.summed_again()
+    monkeypatch.setattr("bursar_aggregator.hours.STALE_S", -60)
+    place.age()
+    await place.sums._sweep()
+    place.engine.run_main("OPTIMIZE TABLE bursar.usage_days FINAL SETTINGS mutations_sync = 2", "Null")
+    for _ in range(100):
+        (left,) = await place.questions.rows(
+            "SELECT count() AS rows, (SELECT countDistinct(generation) FROM bursar.usage_days) AS buildings,"
+            " (SELECT count() FROM (SELECT hour FROM bursar.usage_hours_built GROUP BY hour)) AS hours,"
+            " (SELECT count() FROM (SELECT day FROM bursar.usage_days_built GROUP BY day)) AS days"
+            " FROM system.mutations WHERE NOT is_done AND database = 'bursar'"
+        )
+        if not left["rows"]:
+            break
+        await asyncio.sleep(0.1)
+    assert left["buildings"] == left["hours"] + left["days"]
+    await compare(place, QUICK)
 
 
 async def test_hours_of_a_former_release_are_summed_up_again(place: Place) -> None:
