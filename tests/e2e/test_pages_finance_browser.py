@@ -8,17 +8,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from bursar_admin.app import open_runner
 from bursar_common.events import CORRECTIONS_TOPIC
 from bursar_common.service import listen
-from tests.harness.browser import WIDTHS, Tab, accessibility_faults, open_tab, running_browser
+from tests.harness.browser import WAIT_MS, WIDTHS, Tab, accessibility_faults, open_tab, running_browser
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import DAY_MS, Finance, running_finance
 from tests.harness.processes import free_port
 from tests.harness.usage_events import request_id, usage
 
+expect.set_options(timeout=WAIT_MS)
 HTML_NAME = '<script>document.title="x"</script> & <img src=x>'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
 TEAMS = ("Platform", "Research", "Data science", HTML_NAME, LONG_NAME)
@@ -131,7 +133,7 @@ def statements_sorted(tab: Tab) -> None:
     sorted_by(page, "Billed", "ascending")
     expect(names).to_have_text(dearest[::-1])
     sorted_by(page, "Team", "ascending", "descending")
-    expect(names).to_have_text(sorted(dearest, key=str.casefold, reverse=True))
+    assert names.all_inner_texts() == sorted(dearest, key=str.casefold, reverse=True)
     rows = as_csv(page, "Teams")
     assert rows[0] == ["Team", "Share", "Requests", "List", "Billed"]
     assert [row[0] for row in rows[1:]] == sorted(dearest, key=str.casefold, reverse=True)
@@ -367,6 +369,7 @@ def look(url: str, finance: Finance) -> None:
     with running_browser() as browser, open_tab(browser, url) as tab:
         for step in steps:
             tab.look()
+            print(step.__name__, flush=True)
             step(tab)
         a_month_is_closed(tab, finance)
 
@@ -406,6 +409,7 @@ async def shown(tmp_path: Path, front: ClickHouseFront, filled: bool, look_at: A
             await runner.cleanup()
 
 
+@pytest.mark.timeout(900)  # every page at three widths in two themes, one after the other
 async def test_finance_in_a_browser(tmp_path: Path) -> None:
     with ClickHouseFront(tmp_path / "clickhouse") as front:
         await front.prepare()

@@ -4,6 +4,7 @@ dead letter retried; the switch flipped."""
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +21,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.events import USAGE_TOPIC
-from tests.harness.browser import WIDTHS, Tab, accessibility_faults, open_tab, running_browser
+from tests.harness.browser import WAIT_MS, WIDTHS, Tab, accessibility_faults, open_tab, running_browser
 from tests.harness.one_machine import OneMachine
 from tests.harness.processes import eventually
 
+expect.set_options(timeout=WAIT_MS)
 HTML_NAME = '<script>document.title="x"</script> & <img src=x>'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
 MESSAGE = {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": "Say ledger."}]}
@@ -98,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             {"name": "dana-laptop", "team_id": found.ids["data-science"], "user_id": found.ids["user"]},
         )["virtual_key"]  # fmt: skip
         found.ids["key"], value = key["id"], key["value"]
+        found.ids["value"] = value
         for _ in range(4):
             assert found.ask(value) == 200
         letters = [
@@ -490,7 +494,7 @@ def test_a_budget_says_what_it_would_have_refused(world: World) -> None:
         field(page, "budgets[0].enforcement").select_option("observe")
         expect(said).to_contain_text("Would have marked 3 of the 4")
         field(page, "budgets[0].max_limit").fill("1000")
-        expect(said).to_contain_text("refused none of the 4 requests")
+        expect(said).to_contain_text("Would have marked none of the 4 requests")
         field(page, "budgets[0].reset_duration").fill("sometimes")
         tab.expected.append("status of 400")
         expect(said).to_be_hidden()
@@ -566,6 +570,76 @@ def test_a_dead_letter_is_retried_once(world: World) -> None:
         assert page.get_by_role("button", name="Retry").count() == waiting
         page = tab.open("/events?entity=dead_letter")
         expect(page.get_by_role("row").nth(1)).to_contain_text("Retried dead letter")
+        tab.check()
+
+
+def test_what_nobody_can_read_is_set_aside_and_stands_here(world: World) -> None:
+    """From the usage topic itself: the reader of requests sets it aside, goes on, and the page tells why."""
+    before = world.api("GET", "/api/events/dead-letters")["total_count"]
+    world.append(NewRecord(USAGE_TOPIC, world.ids["key"], b'{"half an <b>event</b>": '))
+
+    async def set_aside() -> bool:
+        return bool(world.api("GET", "/api/events/dead-letters")["total_count"] == before + 1)
+
+    apart(eventually(set_aside, 60))
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/events/dead-letters")
+        letter = page.get_by_role("article").first
+        expect(letter.get_by_role("heading")).to_contain_text("not a CloudEvents envelope")
+        expect(letter).to_contain_text(USAGE_TOPIC)
+        letter.get_by_text("Content, 24 bytes").click()
+        expect(letter.get_by_text('{"half an <b>event</b>":')).to_be_visible()
+        looked_at(tab, "events-dead-letter-open")
+        page = tab.open("/events/system")
+        waiting = world.api("GET", "/api/health/system")["dead_letters_waiting"]
+        assert waiting > 0
+        card = page.locator(".card").filter(has_text="Dead letters")
+        expect(card).to_contain_text(str(waiting))
+        card.get_by_role("link", name="Look at them").click()
+        page.wait_for_url("**/events/dead-letters")
+        # Requests go on behind it.
+        assert world.ask(world.ids["value"]) == 200
+        tab.check()
+
+
+def test_lists_are_sorted_by_their_heads_and_saved_as_they_are_seen(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        for path, column, what in (
+            ("/governance/teams", "Budget", "Teams"), ("/governance/keys", "Team", "Keys"),
+            ("/governance/users", "E-mail", "Users"), ("/governance/customers", "Teams", "Customers"),
+            ("/governance/providers", "Discount", "Providers"), ("/governance/prices", "Output", "Prices"),
+            ("/events", "What happened", "Events"),
+        ):  # fmt: skip
+            page = tab.open(path)
+            head = page.get_by_role("columnheader", name=column, exact=True)
+            assert page.locator("th[aria-sort]").count() == 1
+            orders: list[str] = []
+            for _ in range(2):
+                head = page.get_by_role("columnheader", name=column)
+                head.get_by_role("link").focus()
+                page.keyboard.press("Enter")
+                page.wait_for_url(re.compile(f"order={'desc' if orders == ['ascending'] else 'asc|desc'}"))
+                expect(head).to_have_attribute("aria-sort", re.compile("ending"))
+                orders.append(head.get_attribute("aria-sort") or "")
+            assert sorted(orders) == ["ascending", "descending"], path
+            assert accessibility_faults(page) == []
+            with page.expect_download() as download:
+                page.get_by_role("button", name=f"{what} as CSV").click()
+            rows = list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+            heads = page.locator("thead th:not([data-aside])").all_inner_texts()
+            assert rows[0] == [head.rstrip(" ↑↓") for head in heads]
+            assert len(rows) - 1 == page.locator("tbody tr").count(), path
+            tab.check()
+        page = tab.open("/governance/teams?sort_by=budget&order=desc")
+        expect(page.locator("tbody tr").first).to_contain_text("data-science")
+        page = tab.open("/governance/prices?sort_by=output&order=desc")
+        dearest = page.locator("tbody tr").first.locator("td").nth(5).inner_text()
+        page = tab.open("/governance/prices?sort_by=output&order=asc")
+        cheapest = page.locator("tbody tr").first.locator("td").nth(5).inner_text()
+        assert float(dearest.strip("$")) > float(cheapest.strip("$"))
+        tab.expected.append("status of 400")
+        page = tab.open("/governance/prices?sort_by=nonsense")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
         tab.check()
 
 

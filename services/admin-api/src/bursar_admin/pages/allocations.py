@@ -12,7 +12,7 @@ from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field
 from bursar_admin.pages.budgets import whole_number
 from bursar_admin.pages.frame import Frame, View
-from bursar_admin.pages.governance import checked_query, choices
+from bursar_admin.pages.governance import CHOICES, checked_query, choices, totals_of
 from bursar_admin.pages.money_tabs import ACTIVE, tabs
 from bursar_admin.projection import Projection
 from bursar_admin.routes import Route
@@ -158,6 +158,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             f"them stays. To end it, set its last month to {closed} or later." if in_books else "",
             keys=choices(view, "virtual_key", entity["virtual_key_id"]),
             teams=bearers(view, "team", entity), customers=bearers(view, "customer", entity),
+            totals=totals_of(view), choices_most=CHOICES,
             providers=sorted((each.name, each.name) for each in desk.projection.providers.values()), share=share,
         )  # fmt: skip
 

@@ -174,6 +174,12 @@ def choices(view: View, entity: str, chosen: str | None) -> list[tuple[str, str]
     return shown
 
 
+def totals_of(view: View) -> dict[str, tuple[str, int]]:
+    """(kind, how many there are) of those that forms choose from."""
+    kinds = ("customer", "team", "user", "virtual_key")
+    return {entity: (entity, len(view.desk.projection.entities(entity))) for entity in kinds}
+
+
 def checked_query(view: View, *names: str) -> None:
     """Raises Refusal (400) for a parameter that nobody reads: an address must not promise more than it does."""
     allowed = {*CARRIED, *names}
@@ -259,6 +265,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             "customers": choices(view, "customer", entity.get("customer_id")),
             "teams": choices(view, "team", entity.get("team_id")),
             "users": choices(view, "user", entity.get("user_id")),
+            "totals": totals_of(view),
             "provider_choices": sorted((each.name, each.name) for each in desk.projection.providers.values()),
             "windows": WINDOWS,
             "base": base or PLACEHOLDER_URL,

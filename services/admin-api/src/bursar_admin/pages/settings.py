@@ -6,7 +6,7 @@ from aiohttp import web
 
 from bursar_admin.desk import Desk
 from bursar_admin.pages.frame import Frame
-from bursar_admin.pages.governance import checked_query, choices
+from bursar_admin.pages.governance import checked_query, choices, totals_of
 from bursar_admin.routes import Route
 
 
@@ -20,7 +20,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             view, "settings", "settings.html", "Settings",
             config=config["client_config"], version=config["version"],
             installation=await view.api.get("/api/installation"),
-            keys=choices(view, "virtual_key", chosen), clickhouse=desk.settings.single_machine,
+            keys=choices(view, "virtual_key", chosen), clickhouse=desk.settings.single_machine, totals=totals_of(view),
         )  # fmt: skip
 
     return [Route("GET", "/settings", page, "settings_page", "Settings.")]

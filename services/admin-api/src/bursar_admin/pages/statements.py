@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -95,9 +96,12 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
 
     async def sums(request: web.Request) -> web.StreamResponse:
         view, month, query = asked(request)
-        answer = await view.api.get("/api/finance/statements", query)
-        closes = {close["month"]: close for close in (await view.api.get("/api/finance/closes"))["closes"]}
-        corrections = await view.api.get("/api/finance/corrections", {"month": month, "limit": 1})
+        answer, corrections, closed = await asyncio.gather(
+            view.api.get("/api/finance/statements", query),
+            view.api.get("/api/finance/corrections", {"month": month, "limit": 1}),
+            view.api.get("/api/finance/closes"),
+        )
+        closes = {close["month"]: close for close in closed["closes"]}
         return frame.fragment(
             view, "parts/finance_month.html", month=month, answer=answer, close=closes.get(month), columns=TEAMS,
             corrections=corrections, over=desk.clock.now_ms() >= month_bounds_ms(month)[1], page=PAGE,
@@ -126,10 +130,11 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         view = frame.view(request)
         month = read_month(request.match_info["month"], desk.clock.now_ms())
         query = {"month": month, "limit": 1}
+        answer, corrections = await asyncio.gather(
+            view.api.get("/api/finance/statements", query), view.api.get("/api/finance/corrections", query)
+        )
         return frame.fragment(
-            view, "parts/finance_closing.html", month=month,
-            answer=await view.api.get("/api/finance/statements", query),
-            corrections=await view.api.get("/api/finance/corrections", query),
+            view, "parts/finance_closing.html", month=month, answer=answer, corrections=corrections,
         )  # fmt: skip
 
     async def statement(request: web.Request) -> web.StreamResponse:

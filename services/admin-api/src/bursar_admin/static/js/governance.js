@@ -69,6 +69,58 @@ for (const select of document.querySelectorAll("select[data-opens]")) {
   select.addEventListener("change", () => choose(select));
 }
 
+// -- owners beyond those a choice lists -----------------------------------------------------------------------------
+
+const FOUND_MOST = 50;
+const LISTS = { team: "teams", customer: "customers", user: "users", virtual_key: "virtual_keys" };
+const finding = new WeakMap();
+
+/** Where options of a kind stand: within the choice, or within its group of that kind. */
+function placesOf(field) {
+  if (field.dataset.into) return [document.getElementById(field.dataset.into)];
+  const wanted = `optgroup[data-field="${field.dataset.find}_id"]`;
+  const template = [...field.form.querySelectorAll("template")].flatMap((each) => [...each.content.querySelectorAll(wanted)]);
+  return [...field.form.querySelectorAll(wanted), ...template];
+}
+
+function offer(place, found) {
+  const chosen = place.closest("select")?.selectedOptions[0];
+  const kept = [...place.querySelectorAll("option")].filter((each) => each.value === "" || each === chosen);
+  const options = found.filter((each) => kept.every((other) => other.value !== each.id))
+    .map((each) => Object.assign(document.createElement("option"), { value: each.id, textContent: each.name }));
+  place.replaceChildren(...kept, ...options);
+}
+
+async function find(field) {
+  const text = field.value.trim();
+  const said = field.nextElementSibling;
+  const list = LISTS[field.dataset.find];
+  const query = new URLSearchParams({ limit: FOUND_MOST, sort_by: "name", ...(text ? { text } : {}) });
+  try {
+    const answer = await fetch(`/api/governance/${list.replace("_", "-")}?${query}`);
+    if (field.value.trim() !== text) return;
+    const content = await answer.json();
+    if (!answer.ok) throw new Error(content.error.message);
+    for (const place of placesOf(field)) offer(place, content[list]);
+    const total = content.total_count;
+    said.textContent = total > FOUND_MOST ? `The first ${FOUND_MOST} of ${total} are in the choice below` : `${total} found, in the choice below`;
+  } catch {
+    said.textContent = "The gateway does not answer; nothing could be found";
+  }
+}
+
+document.addEventListener("input", (event) => {
+  const field = event.target.closest?.("[data-find]");
+  if (!field) return;
+  clearTimeout(finding.get(field));
+  finding.set(field, setTimeout(() => find(field), PREVIEW_AFTER_MS));
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.closest?.("[data-find]")) return;
+  event.preventDefault(); // looks, does not send the form
+  find(event.target);
+});
+
 // -- what names a thing before it is destroyed -----------------------------------------------------------------------
 
 document.addEventListener("input", (event) => {
