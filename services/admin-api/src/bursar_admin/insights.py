@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bursar_admin.adding import Asked, Only
@@ -25,7 +26,7 @@ from bursar_common.usage_sums import FEW_TOOL_USES, SHORT_ANSWER_TOKENS
 ROWS: Final = 20
 """Rows of one insight."""
 DEAREST: Final = 10
-CACHE_SESSIONS: Final = 100
+CACHE_SESSIONS: Final = 60
 """Sessions looked at for caches that ran out: those that wrote most. What share of all writes that is, is said."""
 MAX_TURNS: Final = 20_000
 MIN_GROWTH_NUSD: Final = 1_000_000_000
@@ -137,10 +138,15 @@ class Insights:
         }, listed
 
     async def _turns(
-        self, ids: list[str], question: Question, span: Span, *, caches: bool = False
+        self,
+        ids: list[str],
+        question: Question,
+        span: Span,
+        places: Sequence[sessions.Place] | None,
+        *,
+        caches: bool = False,
     ) -> tuple[list[Row], dict[str, PriceBook | None]]:
         """Turns of sessions, and the books they were priced by."""
-        places = await self._store.places(question, ids)
         turns = await self._store.ask(
             question, *sessions.turns(ids, MAX_TURNS, question.criteria, span, places, caches=caches)
         )
@@ -155,8 +161,12 @@ class Insights:
         totals = {"rewrites": 0, "tokens": 0, "extra": 0, "saved": 0, "dearer": 0, "within_the_hour": 0}
         turns: list[Row] = []
         books: dict[str, PriceBook | None] = {}
+        known: dict[str, Row] = {}
         if writers:
-            turns, books = await self._turns([row["session"] for row in writers], question, span, caches=True)
+            ids = [row["session"] for row in writers]
+            known = {row["session"]: row for row in await store.sums_of(question, ids)}
+            places = sessions.places_of(list(known.values()))
+            turns, books = await self._turns(ids, question, span, places, caches=True)
         rates = rates_by(books)
         by_session: dict[str, list[Row]] = {}
         for turn in turns:
@@ -173,12 +183,13 @@ class Insights:
             totals["tokens"] += tokens
             totals["extra"] += extra
             totals["within_the_hour"] += sum(each.pause_s <= CACHE_1H_S for each in lost)
-            last = own[-1]
+            of = known[session_id]
             listed.append(
                 {
-                    "session_id": session_id, "virtual_key": last["virtual_key"], "user_id": last["user_id"],
-                    "user": store.name_of("user", last["user_id"]) if last["user_id"] else "",
-                    "project": last["project"], "rewrites": len(lost), "tokens": tokens, **money("extra", extra),
+                    "session_id": session_id, "virtual_key": of["of_virtual_key"],
+                    "user_id": of["of_user_id"],
+                    "user": store.name_of("user", of["of_user_id"]) if of["of_user_id"] else "",
+                    "project": of["of_project"], "rewrites": len(lost), "tokens": tokens, **money("extra", extra),
                     **money("hour_cache_net", hour.net_nusd),
                 }
             )  # fmt: skip
@@ -219,7 +230,9 @@ class Insights:
         books: dict[str, PriceBook | None] = {}
         if found:
             question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-            turns, books = await self._turns([row["session"] for row in found], question, span)
+            turns, books = await self._turns(
+                [row["session"] for row in found], question, span, sessions.places_of(found)
+            )
         rates = rates_by(books)
         by_session: dict[str, list[Row]] = {}
         for turn in turns:

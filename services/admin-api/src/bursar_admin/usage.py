@@ -190,12 +190,15 @@ class UsageStore:
         if not ranked:
             return [], 0
         ids = [row["session"] for row in ranked]
-        places = await self.places(question, ids)
-        rows = await self.ask(
-            question, *sessions.summaries(wanted, span, ids, places, corrected=question.plan.corrected)
-        )
-        by_id = {row["session"]: row for row in rows}
+        known = {row["session"]: row for row in await self.sums_of(question, ids)}
+        places = sessions.places_of(list(known.values()))
+        rows = await self.ask(question, *sessions.agents(wanted, span, ids, places))
+        by_id = {row["session"]: {**known[row["session"]], **row} for row in rows if row["session"] in known}
         return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
+
+    async def sums_of(self, question: Question, ids: Sequence[str]) -> list[Row]:
+        """Sums of sessions, and ``places``, where their requests are."""
+        return await self.ask(question, *sessions.sums_of(question, ids))
 
     async def all_sessions(self, wanted: Criteria, span: Span) -> Row:
         """Sums over all sessions of the range together, and ``sessions``, how many there are."""

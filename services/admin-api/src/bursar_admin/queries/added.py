@@ -9,8 +9,9 @@ from bursar_admin.queries.ranges import Plan
 from bursar_admin.queries.sums import MEASURES, Question, Sql, bucket_key, cut_rows, relation
 from bursar_common.usage_sums import COUNTS, CUTS, PARTS
 
-_SHARED_CUTS: Final = ("hour", "team")
-"""Cuts with the same few dimensions: open hours are read once with all of them, for all who ask at the same moment."""
+_OWNERS: Final = ("user_id", "virtual_key_id", "virtual_key")
+_SHARED: Final = {"hour": CUTS["team"], "team": CUTS["team"], "key": _OWNERS}
+"""Columns that open hours are read by at least, once for all who ask at the same moment."""
 
 
 def of_buildings(
@@ -51,10 +52,8 @@ def of_buildings(
 def of_requests(question: Question, columns: Sequence[str], measures: Sequence[str], *, count: int) -> Sql:
     """Sums over the plan's requests by at least the columns, and by hour: ``hour_s`` and, of the last, ``last_ms``."""
     plan = question.plan
-    by = CUTS[plan.cut] if plan.cut in _SHARED_CUTS else tuple(dict.fromkeys(columns))
-    wanted = MEASURES if set(measures) <= set(MEASURES) else tuple(dict.fromkeys((*MEASURES, *PARTS)))
-    if plan.cut not in _SHARED_CUTS:
-        wanted = tuple(measures)
+    by = tuple(dict.fromkeys((*_SHARED.get(plan.cut, ()), *columns)))
+    wanted = tuple(dict.fromkeys((*(MEASURES if plan.cut in _SHARED else ()), *measures)))
     inner, parameters = relation(Question(question.criteria, Plan(plan.raw, plan.corrected)), by, wanted, at="last")
     selected = [f"s.{name} AS {name}" for name in by]
     sums = [f"sum(s.{name}) AS sum_{name}" for name in wanted]

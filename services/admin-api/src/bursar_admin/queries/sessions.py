@@ -8,13 +8,12 @@ from typing import Any, Final
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.ranges import Plan, Span
 from bursar_admin.queries.sums import MEASURES, METRICS, Question, Sql, relation
-from bursar_common.usage_sums import COUNTS
+from bursar_common.usage_sums import COSTS, COUNTS
 
 SORTS: Final[dict[str, tuple[str, ...]]] = {**METRICS, "last_at": (), "started_at": ()}
 """``sort_by`` of sessions; the last two are moments."""
 _TURN_OF_CACHES: Final = (
-    "request_id", "session_id", "agent_id", "model", "price_book_id", "speed", "inference_geo", "latency_ms", "user_id",
-    "virtual_key", "project",
+    "request_id", "session_id", "agent_id", "model", "price_book_id", "speed", "inference_geo", "latency_ms",
 )  # fmt: skip
 """What is looked at to see whether caches ran out."""
 _TURN: Final = (
@@ -58,14 +57,36 @@ MAX_PLACES: Final = 400
 Place = tuple[str, str]
 
 
+_LAST: Final = (
+    "virtual_key_id", "virtual_key", "user_id", "team_id", "team", "customer_id", "customer", "project",
+)  # fmt: skip
+"""Columns a session is shown with, as of its last request."""
+
+
 def places(question: Question, sessions: Sequence[str]) -> Sql:
     """Days and keys of sessions' requests, which is what the table of requests is ordered by."""
     inner, parameters = relation(question, RANKED_BY, (), also=["session_id IN {sessions:Array(String)}"], at="last")
-    found = f"groupUniqArray({MAX_PLACES})((toString(toDate(s.at)), toString(s.virtual_key_id)))"
     return (
-        f"SELECT s.session_id AS session, {found} AS places\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
+        f"SELECT s.session_id AS session, {_PLACES} AS places\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
         {**parameters, "sessions": list(sessions)},
     )
+
+
+def sums_of(question: Question, sessions: Sequence[str]) -> Sql:
+    """Sums of certain sessions, whose they are, and the places of their requests."""
+    inner, parameters = relation(
+        question, ["session_id", *_LAST], MEASURES, also=["session_id IN {sessions:Array(String)}"], at="last"
+    )
+    sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
+    last = ", ".join(f"argMax(s.{name}, s.at) AS of_{name}" for name in _LAST)
+    return (
+        f"SELECT s.session_id AS session, {_PLACES} AS places, groupUniqArray(20)(s.virtual_key) AS keys, {last},"
+        f" {sums}\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
+        {**parameters, "sessions": list(sessions)},
+    )
+
+
+_PLACES: Final = f"groupUniqArray({MAX_PLACES})((toString(toDate(s.at)), toString(s.virtual_key_id)))"
 
 
 def places_of(rows: Sequence[dict[str, Any]]) -> list[Place] | None:
@@ -88,36 +109,19 @@ def at_places(sessions: Sequence[str], places: Sequence[Place] | None) -> Sql:
     )
 
 
-def summaries(
-    criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequence[Place] | None, *, corrected: bool
-) -> Sql:
-    """Sums of certain sessions, read request by request: also how many agents there were, and of which models."""
+def agents(criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequence[Place] | None) -> Sql:
+    """What sums do not have of certain sessions, from their requests: how many agents there were, of which models, and
+    when the first request began and the last one ended. Few columns: thousands of values of each are unpacked to get at
+    those of a session."""
     columns = [
-        "session_id", "agent_id", "model", "virtual_key_id", "virtual_key", "user_id", "team_id", "team", "customer_id",
-        "customer", "project", "toUnixTimestamp64Milli(started_at) AS at_ms",
+        "session_id", "agent_id", "model", "toUnixTimestamp64Milli(started_at) AS at_ms",
         "toUnixTimestamp64Milli(started_at) + ifNull(toInt64(latency_ms), 0) AS end_ms",
     ]  # fmt: skip
-    question = Question(criteria, Plan((span,), corrected))
     early, own = at_places(sessions, places)
-    inner, parameters = relation(question, columns, MEASURES, early=early)
-    sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
-    last = ", ".join(
-        f"argMax(s.{name}, s.at_ms) AS of_{name}"
-        for name in (
-            "virtual_key_id",
-            "virtual_key",
-            "user_id",
-            "team_id",
-            "team",
-            "customer_id",
-            "customer",
-            "project",
-        )
-    )
+    inner, parameters = relation(Question(criteria, Plan((span,), corrected=False)), columns, (), early=early)
     return (
         f"SELECT s.session_id AS session, min(s.at_ms) AS first_ms, max(s.end_ms) AS last_ms,"
-        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models,"
-        f" groupUniqArray(20)(s.virtual_key) AS keys, {last}, {sums}\n"
+        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models\n"
         f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
         {**parameters, **own},
     )
@@ -148,11 +152,12 @@ def turns(
         parameters |= own
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     columns = ", ".join(f"e.{name} AS {name}" for name in (_TURN_OF_CACHES if caches else _TURN))
-    counts = ", ".join(f"toInt64(e.{name} + c.{name}) AS {name}" for name in COUNTS)
-    sums = ", ".join(f"sum({name}) AS {name}" for name in (*COUNTS, "cost_nusd", "list_cost_nusd"))
+    counted, costs = (COUNTS[:5], ()) if caches else (COUNTS, COSTS)
+    counts = ", ".join(f"toInt64(e.{name} + c.{name}) AS {name}" for name in counted)
+    amounts = "".join(f", e.{name} + c.{name} AS {name}" for name in costs)
+    sums = ", ".join(f"sum({name}) AS {name}" for name in (*counted, *costs))
     return (
-        f"SELECT {columns}, {counts}, toUnixTimestamp64Milli(e.started_at) AS started_at_ms,"
-        f" e.cost_nusd + c.cost_nusd AS cost_nusd, e.list_cost_nusd + c.list_cost_nusd AS list_cost_nusd\n"
+        f"SELECT {columns}, {counts}, toUnixTimestamp64Milli(e.started_at) AS started_at_ms{amounts}\n"
         f"FROM (SELECT * FROM bursar.usage_events FINAL PREWHERE {prewhere}{where}"
         " ORDER BY started_at, request_id LIMIT {count:UInt32}) AS e\n"
         f"LEFT JOIN (SELECT request_id, {sums} FROM bursar.corrections FINAL GROUP BY request_id) AS c"
