@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bursar_admin.desk import Desk
 from bursar_admin.prices import book_of
-from bursar_admin.queries.token_costs import USAGE, Rates, priced_alike, rates_of, tiers_of
+from bursar_admin.queries.token_costs import USAGE, Rates, Source, priced_alike, rates_of, tiers_of
 from bursar_common.governance import Provider
 from bursar_common.pricing import PriceBook
 
@@ -40,7 +40,7 @@ class TokenPrices:
         found = book_of(CATALOGUE).find(model)
         return (found.display_name if found is not None else "") or model or "Unknown model"
 
-    async def rates(self, condition: str, parameters: Mapping[str, Any], source: str = USAGE) -> PricedAlike:
+    async def rates(self, condition: str, parameters: Mapping[str, Any], source: Source = USAGE) -> PricedAlike:
         """Tiers, and the rates of every combination priced alike among the requests meant. Raises Refusal."""
         providers = self.desk.projection.providers.values()
         tiers = tiers_of([book_of(CATALOGUE), *(self.book(provider.name) for provider in providers)])

@@ -17,11 +17,20 @@ import msgspec
 import structlog
 
 from bursar_aggregator.governance_reading import GovernanceReading
+from bursar_aggregator.stored_books import store_books
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.events import CORRECTIONS_TOPIC, GOVERNANCE_TOPIC, decode_envelope
-from bursar_common.finance import ALLOCATION, PERIOD_CLOSE, USAGE_CORRECTED, Allocation, Correction, PeriodClose
+from bursar_common.finance import (
+    ALLOCATION,
+    PERIOD_CLOSE,
+    USAGE_CORRECTED,
+    Allocation,
+    Correction,
+    CorrectionFold,
+    PeriodClose,
+)
 from bursar_common.governance import read_document
 
 log = structlog.get_logger()
@@ -65,6 +74,7 @@ class Books:
     def __init__(self) -> None:
         self._reading = GovernanceReading()
         self.closed: dict[date, Row] = {}
+        self.closes: dict[str, PeriodClose] = {}
         self.allocations: dict[str, Row] = {}
 
     def take(self, value: bytes) -> bool:
@@ -79,6 +89,7 @@ class Books:
             document = read_document(applied.entity, applied.document) if applied.document is not None else None
             if isinstance(document, PeriodClose):
                 self.closed[first_day(document.name)] = closed_row(document, version)
+                self.closes[document.name] = document
             elif isinstance(document, Allocation):
                 self.allocations[document.id] = allocation_row(document, version)
             elif applied.entity == ALLOCATION and applied.entity_id in self.allocations:
@@ -135,8 +146,8 @@ def allocation_row(allocation: Allocation, version: int) -> Row:
     )
 
 
-def correction_row(value: bytes, offset: int) -> Row | None:
-    """None for what nobody can read."""
+def correction_row(value: bytes, offset: int, fold: CorrectionFold) -> Row | None:
+    """None for what nobody can read, and for what does not count."""
     try:
         envelope = decode_envelope(value)
         if envelope.type != USAGE_CORRECTED:
@@ -145,6 +156,8 @@ def correction_row(value: bytes, offset: int) -> Row | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     if not correction.request_id or not correction.correction_id:
+        return None
+    if fold.take(offset, correction) != "counts":
         return None
     at = datetime.fromtimestamp(correction.corrected_at_ms / 1000, UTC)
     return (
@@ -175,10 +188,15 @@ class BooksFollower:
 
     def _begin_again(self) -> None:
         self._books = Books()
+        self._fold = CorrectionFold()
         self._offsets: dict[str, int] = {}
         self._committed: int | None = None
         self._changed = True
         self._compare_at = 0.0
+
+    def closes(self) -> Mapping[str, PeriodClose]:
+        """Closed months by name, as far as the log was read."""
+        return self._books.closes
 
     def start(self) -> None:
         """Begin, once the schema is applied and the log is connected."""
@@ -222,18 +240,18 @@ class BooksFollower:
         if self._changed or now >= self._compare_at:
             await self._compare()
             self._changed, self._compare_at = False, now + COMPARE_EVERY_S
-        corrections = [
-            row
-            async for value, offset in self._new(CORRECTIONS_TOPIC)
-            if (row := correction_row(value, offset)) is not None
-        ]
-        if corrections:
-            try:
-                for first in range(0, len(corrections), CORRECTIONS_AT_ONCE):
-                    await self._correct(corrections[first : first + CORRECTIONS_AT_ONCE])
-            except BaseException:
-                self._offsets.pop(CORRECTIONS_TOPIC, None)  # from the beginning: the same ids count once
-                raise
+        try:
+            corrections = [
+                row
+                async for value, offset in self._new(CORRECTIONS_TOPIC)
+                if (row := correction_row(value, offset, self._fold)) is not None
+            ]
+            for first in range(0, len(corrections), CORRECTIONS_AT_ONCE):
+                await self._correct(corrections[first : first + CORRECTIONS_AT_ONCE])
+        except BaseException:
+            self._offsets.pop(CORRECTIONS_TOPIC, None)  # from the beginning: the same ids count once
+            self._fold = CorrectionFold()
+            raise
         offset = self._offsets[CORRECTIONS_TOPIC]
         if self._committed != offset:
             await self._event_log.commit(BOOKS_GROUP, CORRECTIONS_TOPIC, 0, offset)
@@ -295,7 +313,10 @@ class BooksFollower:
 
 
 def follow_books(analytics: Analytics, event_log: EventLog, stack: AsyncExitStack) -> None:
-    """Follow until ``stack`` is left. The schema is applied and the log is connected; /readyz does not depend on it."""
+    """Follow, and store closed months, until ``stack`` is left.
+
+    The schema is applied and the log is connected; /readyz does not depend on it."""
     follower = BooksFollower(analytics, event_log)
     stack.push_async_callback(follower.close)
     follower.start()
+    store_books(analytics, follower.closes, stack)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from bursar_admin.queries.token_costs import Source
 from bursar_common.events import CORRECTIONS_TOPIC, USAGE_TOPIC
 
 _TOKENS: Final = (
@@ -12,21 +13,28 @@ _TOKENS: Final = (
     "thinking_tokens", "web_searches",
 )  # fmt: skip
 _UNKNOWN: Final = ", ".join(f"if(charge_kind = 'correction', NULL, {name}) AS {name}" for name in _TOKENS)
-CHARGES: Final = f"(SELECT * REPLACE ({_UNKNOWN}), requests AS counted_requests FROM bursar.charges)"
+CHARGES: Final = Source(
+    f"(SELECT * REPLACE ({_UNKNOWN}, if(charge_kind = 'correction', 0, prompt_tokens) AS prompt_tokens),"
+    " requests AS counted_requests FROM bursar.booked_charges)",
+    prompt="prompt_tokens",
+    first_at="first_at",
+    charges="sum(charges)",
+    requests="toInt64(sum(counted_requests))",
+    estimated="sumIf(charges, estimated)",
+)
 """Charges in the form in which requests are split by kind of token: what is taken back, or put right, is not a number
-of tokens."""
-COUNTED: Final = "toInt64(sum(counted_requests))"
+of tokens. A row may be many charges that are alike."""
 
 Question = tuple[str, dict[str, Any]]
 
 
 def metered(month: str, from_ms: int | None = None, to_ms: int | None = None) -> Question:
-    """A condition: metered charges booked in a month, of requests made in ``[from_ms, to_ms)``."""
+    """A condition: metered charges booked in a month, of requests made on the UTC days of ``[from_ms, to_ms)``."""
     parts, bound = ["billing = 'metered'", "booked_month = toDate({month:String})"], {"month": f"{month}-01"}
     if from_ms is not None:
-        parts.append("started_at >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC')")
+        parts.append("day >= toDate(fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC'))")
     if to_ms is not None:
-        parts.append("started_at < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC')")
+        parts.append("day < toDate(fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC'))")
     moments = {name: value for name, value in (("from_ms", from_ms), ("to_ms", to_ms)) if value is not None}
     return " AND ".join(parts), {**bound, **moments}
 
@@ -48,7 +56,7 @@ def checksum(month: str) -> Question:
 
 
 def price_books(month: str) -> Question:
-    sql = """SELECT arraySort(groupUniqArray(price_book_id)) AS price_books FROM bursar.charges
+    sql = """SELECT arraySort(groupUniqArray(price_book_id)) AS price_books FROM bursar.booked_charges
 WHERE booked_month = toDate({month:String}) AND price_book_id != ''"""
     return sql, {"month": f"{month}-01"}
 
@@ -89,7 +97,8 @@ WHERE started_at < fromUnixTimestamp64Milli({before_ms:Int64}, 'UTC') AND outcom
 def positions(month: str) -> Question:
     """Of an open month: the first offset behind its charges, for each partition of the log."""
     sql = """SELECT log_topic AS topic, log_partition AS partition, max(log_offset) + 1 AS next_offset
-FROM bursar.charges WHERE booked_month = toDate({month:String}) GROUP BY topic, partition ORDER BY topic, partition"""
+FROM bursar.open_charges WHERE booked_month = toDate({month:String})
+GROUP BY topic, partition ORDER BY topic, partition"""
     return sql, {"month": f"{month}-01"}
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bursar_admin.queries.books import CHARGES, COUNTED, metered
+from bursar_admin.queries.books import CHARGES, metered
 from bursar_admin.queries.token_costs import UNKNOWN, Rates, by_kind
 
 VERSIONS: Final = ("1.2", "1.3")
@@ -23,7 +23,7 @@ PROVIDER_NAME: Final = "Anthropic"
 """Whose invoice it is: providers are of one kind only."""
 
 _DIMENSIONS: Final = {
-    "day": "toDate(started_at)",
+    "day": "day",
     "customer_id": "customer_id",
     "customer": "customer",
     "team_id": "team_id",
@@ -173,7 +173,7 @@ def export(
     """What is booked in the month, of requests made in ``[from_ms, to_ms)``, in an order that is the same each time;
     ``last``: and what is charged beside requests. Without a FORMAT clause."""
     condition, bound = metered(month, from_ms, to_ms)
-    inner, parameters = by_kind(condition, bound, _DIMENSIONS, tiers, rates, source=CHARGES, requests=COUNTED)
+    inner, parameters = by_kind(condition, bound, _DIMENSIONS, tiers, rates, source=CHARGES)
     listed = ",\n    ".join(f"{expression} AS {name}" for name, expression in columns(version, output).items())
     order = [*_DIMENSIONS, "provider", "model", "speed", "inference_geo", "tier", "token_kind"]
     beside = f"UNION ALL\n    {_beside()}" if last else ""

@@ -45,7 +45,7 @@ def corrections(month: str, sort_by: str, order: str, limit: int, offset: int) -
     sql = f"""SELECT c.request_id AS request_id, formatDateTime(c.belongs_to_month, '%Y-%m') AS of_month,
     c.team_id AS team_id, any(c.team) AS team, c.virtual_key_id AS virtual_key_id, any(c.virtual_key) AS virtual_key,
     sum(c.cost_nusd) AS cost_nusd, sum(c.list_cost_nusd) AS list_cost_nusd
-FROM bursar.charges AS c WHERE c.{_BOOKED} AND c.charge_kind = 'correction'
+FROM bursar.booked_charges AS c WHERE c.{_BOOKED} AND c.charge_kind = 'correction'
 GROUP BY c.request_id, c.belongs_to_month, c.team_id, c.virtual_key_id {tail}"""
     return sql, {"month": f"{month}-01", **bound}
 
@@ -53,5 +53,5 @@ GROUP BY c.request_id, c.belongs_to_month, c.team_id, c.virtual_key_id {tail}"""
 def correction_totals(month: str) -> Question:
     sql = f"""SELECT uniqExact(c.request_id, c.belongs_to_month, c.team_id, c.virtual_key_id) AS total_count,
     sum(c.cost_nusd) AS cost_nusd, sum(c.list_cost_nusd) AS list_cost_nusd
-FROM bursar.charges AS c WHERE c.{_BOOKED} AND c.charge_kind = 'correction'"""
+FROM bursar.booked_charges AS c WHERE c.{_BOOKED} AND c.charge_kind = 'correction'"""
     return sql, {"month": f"{month}-01"}

@@ -10,8 +10,9 @@ knows are a kind of their own, ``unknown``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from bursar_common.events import NO_REGION
 from bursar_common.pricing import CompiledModel, PriceBook
 
 KINDS: Final = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "web_search")
@@ -27,24 +28,43 @@ _PROMPT = (
     " + ifNull(cache_write_1h_tokens, 0)"
 )
 _KEY = "concat(provider, '\\n', model, '\\n', speed, '\\n', inference_geo, '\\n', toString(tier))"
-_TIER = f"arrayCount(over -> {_PROMPT} > over, {{tiers:Array(UInt64)}})"
 _COUNTED = "input_tokens IS NOT NULL OR output_tokens IS NOT NULL"
+_REGION = f"if(inference_geo = '{NO_REGION}', '', toString(inference_geo)) AS inference_geo"
+"""Events of before hold the provider's word for models without a choice of region."""
 
 Rates = Mapping[str, Sequence[int]]
 """Key of a combination to its scaled rates in the order of :data:`KINDS`."""
 
 
-USAGE: Final = "bursar.usage"
-"""Where requests are read; charges of the books have a form of their own, see :mod:`bursar_admin.queries.books`."""
+class Source(NamedTuple):
+    """Where requests are read, and how what they are is said there; charges of the books have a form of their own, see
+    :mod:`bursar_admin.queries.books`."""
+
+    table: str
+    prompt: str
+    """Tokens of the prompt, which its tier of prices is found by."""
+    first_at: str
+    charges: str
+    """How many rows of requests were read."""
+    requests: str
+    """How many requests they are."""
+    estimated: str
+
+    @property
+    def tier(self) -> str:
+        return f"arrayCount(over -> {self.prompt} > over, {{tiers:Array(UInt64)}})"
+
+
+USAGE: Final = Source("bursar.usage", _PROMPT, "started_at", "count()", "count()", "countIf(estimated)")
 
 
 def priced_alike(
-    condition: str, parameters: Mapping[str, Any], tiers: Sequence[int], source: str = USAGE
+    condition: str, parameters: Mapping[str, Any], tiers: Sequence[int], source: Source = USAGE
 ) -> tuple[str, dict[str, Any]]:
     """The combinations there are, with the first moment of each and how many requests."""
-    sql = f"""SELECT provider, model, speed, inference_geo, toUInt64({_TIER}) AS tier,
-    toUnixTimestamp64Milli(min(started_at)) AS first_ms, count() AS requests
-FROM {source}
+    sql = f"""SELECT provider, model, speed, {_REGION}, toUInt64({source.tier}) AS tier,
+    toUnixTimestamp64Milli(min({source.first_at})) AS first_ms, {source.charges} AS requests
+FROM {source.table}
 WHERE {condition} AND {PAID}
 GROUP BY provider, model, speed, inference_geo, tier
 ORDER BY provider, model, speed, inference_geo, tier
@@ -59,8 +79,7 @@ def by_kind(
     tiers: Sequence[int],
     rates: Rates,
     *,
-    source: str = USAGE,
-    requests: str = "count()",
+    source: Source = USAGE,
 ) -> tuple[str, dict[str, Any]]:
     """A subquery without ORDER BY: ``dimensions`` (name -> expression over ``bursar.usage``), and of each group
     ``provider, model, speed, inference_geo, tier, token_kind, requests, estimated, quantity, list_nusd, billed_nusd,
@@ -95,10 +114,10 @@ FROM
                 {{kinds:Array(String)}}, quantities, lists, bills, arrayEnumerate(weights), unit_rates)) AS parts
     FROM
     (
-        SELECT {lead}provider, model, speed, inference_geo, toUInt64({_TIER}) AS tier,
-            ({_COUNTED}) AS counted, {requests} AS requests, countIf(estimated) AS estimated, {sums},
+        SELECT {lead}provider, model, speed, {_REGION}, toUInt64({source.tier}) AS tier,
+            ({_COUNTED}) AS counted, {source.requests} AS requests, {source.estimated} AS estimated, {sums},
             toInt256(sum(toInt128(list_cost_nusd))) AS list_sum, toInt256(sum(toInt128(cost_nusd))) AS billed_sum
-        FROM {source}
+        FROM {source.table}
         WHERE {condition} AND {PAID}
         GROUP BY provider, model, speed, inference_geo, tier, counted{comma}
     )
