@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar_edge.content_parts import StreamParts, as_text
-from bursar_edge.redaction import BUILT_IN, MAX_PATTERNS, BadPattern, Redactor
+from bursar_edge.redaction import BUILT_IN, MAX_PATTERNS, MAX_SPARED, BadPattern, Redactor
+from bursar_edge.redaction_rules import ASSIGNED, CODE_WORDS, is_code
 
 REDACTOR = Redactor()
 HEX = "0123456789abcdef" * 4
@@ -116,6 +118,78 @@ HARMLESS = [
 ]
 
 
+secret = st.sampled_from(sorted(SECRETS.values()))
+words = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30)
+
+ASSIGNED_SECRETS = [
+    # environment files, YAML, properties, INI, connection strings, command lines
+    ("password: correcthorse", "correcthorse"), ("password = correcthorse", "correcthorse"),
+    ("  password: correcthorsebattery\n  host: db", "correcthorsebattery"), ("secret: swordfish", "swordfish"),
+    ("db.password=correcthorse", "correcthorse"), ("spring.datasource.password=correcthorse", "correcthorse"),
+    ("spring.datasource.password: correcthorse", "correcthorse"), ("db_password=correcthorse", "correcthorse"),
+    ("mysql_root_password: correcthorse", "correcthorse"), ("MYSQL_ROOT_PASSWORD: correcthorse", "correcthorse"),
+    ("      POSTGRES_PASSWORD: swordfish\n", "swordfish"), ("      - POSTGRES_PASSWORD=swordfish\n", "swordfish"),
+    ("JWT_SECRET=supersecretvalue", "supersecretvalue"), ("SECRET_KEY=thisisnotasecret", "thisisnotasecret"),
+    ("token=abcdefghijklmnop", "abcdefghijklmnop"), ("api_key=abcdefghijklmnopqrst", "abcdefghijklmnopqrst"),
+    ("api_key: AbCdEfGhIjKlMnOpQrSt", "AbCdEfGhIjKlMnOpQrSt"), ("apikey = QwErTyUiOpAsDfGh", "QwErTyUiOpAsDfGh"),
+    ("client_secret: qwertyuiopasdfghjk", "qwertyuiopasdfghjk"), ("db.password=my_secret_pw\nx=1", "my_secret_pw"),
+    ("password=hunter_pass", "hunter_pass"),
+    ("+  password: correcthorse", "correcthorse"), ("a: 1\\npassword: correcthorse\\nb: 2", "correcthorse"),
+    ("password: correct-horse-battery-staple", "correct-horse-battery-staple"),
+    ("TOKEN_URL=https://a:hunter2@b/c", "hunter2"),
+    ("TOKEN_URL=https://h/AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLE"), ("password=Password=letmein7", "letmein7"),
+    ("password=p@ssw.rd!", "p@ssw.rd!"), ("password: P@ssword!", "P@ssword!"),
+    ("password: Tr0ub4dor&3", "Tr0ub4dor"), ("DATABASE_PASSWORD=hunter\n", "hunter"),
+    ("APP_SECRET=changeit\r\nX=1", "changeit"), ("secret=letmein", "letmein"), ("pwd: letmein", "letmein"),
+    ("Password: letmein!", "letmein!"), ("user=app password=letmein host=db", "letmein"),
+    ("Server=db;User Id=sa;Password=letmein;", "letmein"), ("mysql --password=letmein -u root", "letmein"),
+    ("auth_token: abcdefghijklmnopqrstuvwx", "abcdefghijklmnopqrstuvwx"), ('"password" : "letmein"', "letmein"),
+    ("'api_key': 'letmeinplease'", "letmeinplease"), ("NPM_TOKEN=abcdefgh\n", "abcdefgh"),
+    ("GITHUB_TOKEN: abcdefghijklmnop", "abcdefghijklmnop"), ("A_TOKEN=" + "a" * 5000, "a" * 20),
+]  # fmt: skip
+
+ASSIGNED_CODE = [
+    # types, calls, members, schemas, names of other things, placeholders, prose
+    "password: str", "password: UserPassword", "password=self.password,", "    password=password,",
+    "    token=auth_token,", "password: NonEmptyString", "token: Lexeme", "token = current", "token = match",
+    "    token: authenticationHeader", "api_key = get_secret", "password: user?.password",
+    "this.password = newPassword", "$password = $config->password", 'password: "[redacted: password]"',
+    "password: str = Field(...)", "password: Optional[str] = None", "password: string;", "password?: string",
+    "password: string | null", "password: SecretStr", "password: bytes", "password: &str,", "password: String,",
+    "private password: string", "token = next(tokens)", "token = next(iter(tokens), None)",
+    "token = self.next_token()", "token = tokens[0]", "token = None", "token = null;", "token: None",
+    "token = request.token", "token = await fetch_token(url)", "token = os.environ['TOKEN']",
+    "token = process.env.TOKEN", "const token = getToken();", "let token = parser.next();",
+    "Token token = lexer.nextToken();", "token: Token", "token = Token.IDENT", "token: TokenType.STRING",
+    "secret_name = 'database-credentials'", "secret_name: database-credentials", "secretName: my-app-secret",
+    "secretKeyRef:\n  name: my-secret", "secret_id = 'arn'", "password_field = 'password'",
+    "password_hash = hash_password(password)", "password_confirmation: required",
+    "password_reset_url: https://example.com", "password = input('Password: ')", "password = getpass.getpass()",
+    "password = config.password", "password = self._password", "password=self.password", "password=args.password",
+    "password=password", "password = password", "login(user=user, password=the_password)",
+    "connect(password=settings.db_password)", "password: user.password", "password: this.password,",
+    "{ password: form.password }", "password: passwordSchema,", "password: z.string().min(8)",
+    "password: Joi.string()", "password: required", "password: true", "password: false", "secret: true",
+    "password=True", "password=None", "password=null", 'password: ""', "api_key: str", "api_key = None",
+    "api_key=api_key", "api_key=self.api_key", "apiKey: process.env.API_KEY", "apiKey: string",
+    "api_key: Optional[str]", "API_KEY = os.environ.get('API_KEY')", "API_KEY=os.environ['API_KEY']",
+    "api_key = settings.API_KEY", "access_key: accessKey", 'API_KEY=""', "PASSWORD=<your-password>",
+    "PASSWORD=${PASSWORD}", "PASSWORD=$(cat file)", "SECRET_KEY = env('SECRET_KEY')", "TOKEN_TTL=3600",
+    "TOKEN_EXPIRY_SECONDS=86400", "PASSWORD_MIN_LENGTH=12", "PASSWORD_HASHERS=django.contrib",
+    "TOKEN_URL=https://example.com", "SECRET_NAME=database-credentials", "PASSWORD_FILE=/run/secrets/db",
+    "SECRET_MANAGER=vault", "MAX_TOKENS=64000", "the secret: sharing is caring", "token: whichever comes first",
+    "Password: at least eight characters", "password: must be set", "credentials: include", "credentials: 'include'",
+    "credentials: 'same-origin'", "credentials: same-origin", "credential: Credential", "token_type: bearer",
+    "token: identifier expected", "secret = derive(key)", "tokens = text.split()",
+    "token: ${{ secrets.GITHUB_TOKEN }}", "token: {{ .Values.token }}", "password: !vault |", "password: <password>",
+    "password: [redacted: password]", "password: ********", "password: xxxxxxxx", "password=***",
+    "password: {{ db_password }}", "password: $DB_PASSWORD", "password: %s", "password=%s", "password={}",
+    "password: {password}", "password = %r", '"password": "string"', '"password": "password"', "'token': token,",
+    '"token": "string"', '"secret": "object"', '{"type": "password"}', '<input type="password" name="password">',
+    'placeholder="Password"',
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("around", ["{}", "before {} after", '"{}"', "x={},", "\\n{}\\n", "({})", "\t{}\n", "{}."])
 def test_a_secret_is_taken_out_wherever_it_stands(name: str, around: str) -> None:
@@ -124,6 +198,63 @@ def test_a_secret_is_taken_out_wherever_it_stands(name: str, around: str) -> Non
     assert SECRETS[name] not in text
     assert SECRETS[name][8:24] not in text
     assert "[redacted: " in text
+
+
+@pytest.mark.parametrize(("text", "secret"), ASSIGNED_SECRETS)
+def test_what_is_assigned_to_a_name_of_a_secret(text: str, secret: str) -> None:
+    for around in ("{}", "a: 1\n{}\nb: 2", "a: 1\\n{}\\nb: 2", "    3\u2192{}\n    4\u2192"):
+        clean, count = REDACTOR.redact(around.replace("{}", text))
+        assert count >= 1
+        assert secret not in clean
+
+
+@pytest.mark.parametrize("text", ASSIGNED_CODE)
+def test_code_and_prose_that_assign_no_secret(text: str) -> None:
+    for around in ("{}", "a = 1\n{}\nb = 2\n", "    {}\n"):
+        whole = around.replace("{}", text)
+        assert REDACTOR.redact(whole) == (whole, 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["password", "db_password", "PASSWORD", "secret", "Passphrase", "app.pwd"]),
+    st.sampled_from([": ", "=", " = ", ":"]),
+    st.text("abcdefghijklmnopqrstuvwxyz", min_size=12, max_size=100).filter(lambda text: text not in CODE_WORDS),
+)
+def test_letters_alone_are_taken_out_on_a_line_of_their_own(name: str, sign: str, value: str) -> None:
+    clean, _ = REDACTOR.redact(f"a: 1\n  {name}{sign}{value}\nb: 2")
+    assert value not in clean
+    assert (clean.startswith("a: 1\n  "), clean.endswith("\nb: 2")) == (True, True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(ASSIGNED_CODE), max_size=5), secret, st.sampled_from(["\n", " ", "; ", ", "]))
+def test_what_is_code_hides_no_secret_behind_it(code: list[str], value: str, between: str) -> None:
+    clean, count = REDACTOR.redact(between.join([*code, value]))
+    assert count >= 1
+    assert value not in clean
+
+
+@pytest.mark.parametrize("value", sorted(SECRETS.values()))
+@pytest.mark.parametrize("name", ["TOKEN_URL=https://x/", "password=self.", "API_KEY_FILE=", "token: "])
+def test_a_value_that_is_code_may_hold_a_secret(name: str, value: str) -> None:
+    assert value not in REDACTOR.redact(name + value)[0]
+
+
+@pytest.mark.parametrize("piece", ["TOKEN_URL=", "password: string\n", "password=self.abcdef ", "TOKEN_URL=abcdef "])
+def test_no_more_finds_are_looked_at_than_that(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def counted(*asked: Any) -> bool:
+        nonlocal looked
+        looked += 1
+        return is_code(*asked)
+
+    monkeypatch.setattr("bursar_edge.redaction.is_code", counted)
+    clean, count = REDACTOR.redact(piece * (2 * MAX_SPARED) + "AKIAIOSFODNN7EXAMPLE")
+    assert MAX_SPARED <= looked <= 3 * MAX_SPARED
+    assert count >= 1
+    assert "AKIAIOSFODNN" not in clean
 
 
 @pytest.mark.parametrize(("text", "secret"), IN_CONTEXT)
@@ -150,10 +281,6 @@ def test_what_stands_around_secrets_stays() -> None:
 def test_this_requests_own_credentials_whatever_they_look_like() -> None:
     text, count = REDACTOR.redact("my key is hunter-two-two and abc", ("hunter-two-two", "abc"))
     assert (text, count) == ("my key is [redacted: credential] and abc", 1)
-
-
-secret = st.sampled_from(sorted(SECRETS.values()))
-words = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30)
 
 
 @settings(max_examples=100, deadline=None)
@@ -188,7 +315,7 @@ def test_no_secret_survives_being_streamed_in_pieces(value: str, before: str, af
 
 
 def test_every_built_in_expression_names_one_secret() -> None:
-    assert REDACTOR._built_in.groups == len(BUILT_IN)
+    assert REDACTOR._built_in.groups == len(BUILT_IN) + len(ASSIGNED)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import re2
 
+from bursar_edge.redaction_rules import ASSIGNED, end_of, is_code
+
 MAX_PATTERNS: Final = 32
 MAX_PATTERN_CHARS: Final = 500
 """Of an operator's expression: RE2 makes programs of a few thousand steps of them, which is bounded again below."""
@@ -27,27 +29,14 @@ MAX_ROUNDS: Final = 4
 """A match takes along the character before it, which may be all that tells the next secret from a word; so texts are
 searched again until nothing is found, which is mostly the second time."""
 
+MAX_SPARED: Final = 5_000
+"""Finds of one text that are looked at again, whether they are code; beyond, they are taken out unseen. A look is some
+50 us: more of them than a megabyte of source code has would be made to cost time."""
+
 _EDGE: Final = r"(?:^|[^A-Za-z0-9_-]|\\[nrt])"
 """Before prefixes that also end words (``task-``)."""
 _Q: Final = r"\\*[\"'`]?"
 """Maybe a quote, maybe escaped."""
-_WORDS: Final = (
-    r"(?:passwo?r?d|passphrase|passwd|pwd|secret|token|api_?key|access_?key|private_?key|auth_?key|credentials?)"
-)
-_NAME: Final = r"(?:[_-]?(?:value|key|hash|prod|production|staging|stage|dev|test|live|main|old|new|[0-9]{1,3}))?" + _Q
-"""What may follow such a word in a name and leave it the name of a secret: ``token_url`` and ``tokens`` are none."""
-_ASSIGNED: Final = r"\s{0,4}(?::=|=>|[:=])\s{0,4}"
-_NOT_IN: Final = r"\s\"'`\\<>{}()\[\],;&|"
-_FIRST: Final = r"[^0-9$/~.=:*" + _NOT_IN + r"]"
-_OTHER: Final = r"[^0-9" + _NOT_IN + r"]"
-_ANY: Final = r"[^" + _NOT_IN + r"]"
-_MIXED: Final = (
-    r"(?:" + _FIRST + r"(?:" + _OTHER + r"{0,3}[0-9]" + _ANY + r"{4}|" + _OTHER + r"[0-9]" + _ANY + r"{3}|"
-    + _OTHER + r"{2}[0-9]" + _ANY + r"{2}|" + _OTHER + r"{3}[0-9]" + _ANY + r"|" + _OTHER + r"{4,64}[0-9])"
-    r"|[0-9]{1,32}[A-Za-z]" + _ANY + r"{4})"
-)  # fmt: skip
-"""Letters and digits, six at least: neither a word of prose nor a number. What may fail is bounded in length, here and
-below: were it not, each secret inside a long run would have the rest of the run searched again."""
 
 BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
     # kind, expression whose one group is the secret
@@ -85,17 +74,6 @@ BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
     ("credential", r"(?i:x-api-key|api-key|x-auth-token|private-token|x-bf-vk|set-cookie|cookie)" + _Q
                    + r"\s{0,4}[:=]\s{0,4}" + _Q + r"([^\s\"'`\\\[$<{][^\s\"'`\\]{7,})"),
     ("password in url", r":(?:/|\\/){2}[^\s/@:\"'`\\<>]*:([^\s/@\"'`<>\[]+)@"),
-    ("password", r"(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PRIVATE_KEY|AUTH_KEY)"
-                 r"[A-Z0-9_]*=" + _Q + r"([^\s\"'`\\$<>{}()\[\],;&|][^\s\"'`\\<>{}()\[\],;&|]{5,})"),
-    ("password", r"(?i:" + _WORDS + r")\\*[\"']\s{0,4}(?::|=>|=)\s{0,4}\\*[\"']"
-                 r"([^\"'\\\[$<{\s][^\"'\\\s]{5,})\\*[\"']"),
-    # in any case: in quotes whatever it is; bare, what is no word, number or call; anything after ``password=``
-    ("password", r"(?i:" + _WORDS + _NAME + r")" + _ASSIGNED + r"\\*[\"'`]"
-                 r"([^\"'`\\\[$<{\s][^\"'`\\\s]{5,255})\\*[\"'`]"),
-    ("password", r"(?i:" + _WORDS + _NAME + r")" + _ASSIGNED + r"(" + _MIXED + _ANY + r"{0,255})"
-                 r"(?:[\s\"'`\\<>,;&|)}\]]|\z)"),
-    ("password", r"(?i:" + _WORDS + _NAME + r")" + _ASSIGNED + _Q + r"(" + _FIRST + _ANY + r"{255,})"),
-    ("password", r"(?i:passwo?r?d|passphrase|passwd|pwd|secret)=(" + _FIRST + _ANY + r"{5,127})(?:[\s\"'`\\&]|\z)"),
     ("password", r"(?i:\bcurl)\s[^\n]{0,200}?(?:-u|-U|--user|--proxy-user)[\s=]{0,4}" + _Q
                  + r"[^\s:\"'`\\]{0,100}:([^\s\"'`\\$<\[][^\s\"'`\\]*)"),
 )  # fmt: skip
@@ -115,8 +93,10 @@ class Redactor:
         options = re2.Options()
         options.max_mem = BUILT_IN_MEMORY
         options.log_errors = False
-        self._kinds = [kind for kind, _ in BUILT_IN]
-        self._built_in = re2.compile("|".join(f"(?:{text})" for _, text in BUILT_IN).encode(), options)
+        self._kinds = [kind for kind, _ in BUILT_IN] + ["password"] * len(ASSIGNED)
+        self._rules = [""] * len(BUILT_IN) + [rule for rule, _ in ASSIGNED]
+        expressions = [text for _, text in (*BUILT_IN, *ASSIGNED)]
+        self._built_in = re2.compile("|".join(f"(?:{text})" for text in expressions).encode(), options)
         self._extra = [_compiled(number, line) for number, line in enumerate(_lines(extra), 1)]
 
     def redact(self, text: str, known: Sequence[str] = ()) -> tuple[str, int]:
@@ -128,32 +108,40 @@ class Redactor:
                 count += text.count(value)
                 text = text.replace(value, "[redacted: credential]")
         data = text.encode("utf-8", "replace")
-        found = False
+        found, spared = False, 0
         for _ in range(MAX_ROUNDS):
-            data, replaced = self._once(self._built_in, data, None)
+            data, replaced, spared = self._once(self._built_in, data, None, spared)
             if not replaced:
                 break
             count, found = count + replaced, True
         for pattern in self._extra:
-            data, replaced = self._once(pattern, data, "by a pattern of this installation")
+            data, replaced, _ = self._once(pattern, data, "by a pattern of this installation", 0)
             count, found = count + replaced, found or replaced > 0
         return (data.decode("utf-8", "replace") if found else text), count
 
-    def _once(self, pattern: Any, data: bytes, kind: str | None) -> tuple[bytes, int]:
+    def _once(self, pattern: Any, data: bytes, kind: str | None, spared: int) -> tuple[bytes, int, int]:
+        """The text, how many were taken out, and how many finds were code so far."""
         parts: list[bytes] = []
-        end = 0
-        for match in pattern.finditer(data):
+        end = at = 0
+        while (match := pattern.search(data, at)) is not None:
             group = next((number for number in range(1, pattern.groups + 1) if match.start(number) >= 0), 0)
             start, stop = match.span(group)
-            if stop <= start or start < end:
+            if stop <= start:
+                at = max(match.end(), match.start() + 1)
                 continue
+            rule = "" if kind else self._rules[group - 1]
+            if rule and spared < MAX_SPARED and is_code(rule, data, match.start(), start, stop):
+                spared += 1
+                at = start - 1  # what stands there may be a secret by itself, behind an edge
+                continue
+            stop = end_of(rule, data, stop)
             word = kind or _PREFIXES.get(data[start : start + 6]) or self._kinds[group - 1]
             parts += (data[end:start], b"[redacted: " + word.encode() + b"]")
-            end = stop
+            end = at = stop
         if not parts:
-            return data, 0
+            return data, 0, spared
         parts.append(data[end:])
-        return b"".join(parts), len(parts) // 2
+        return b"".join(parts), len(parts) // 2, spared
 
 
 def _lines(text: str) -> list[str]:
