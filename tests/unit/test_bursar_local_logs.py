@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import bursar.local_logs
+from bursar.cli_money import IMPORT_AT_ONCE, IMPORT_BYTES, _batches
 from bursar.local_logs import Reading, read_logs
+from bursar_admin.imports import ImportBody
 
 AT = "2026-11-21T09:10:11.123Z"
 
@@ -83,6 +85,11 @@ BROKEN = [
     json.dumps(line(at="yesterday")).encode(),
     json.dumps(line(at="2026-11-21T09:10:11")).encode(),
     json.dumps(line(message_id="")).encode(),
+    json.dumps(line(message_id="msg 1")).encode(),
+    json.dumps(line(message_id="msg_\u00e9")).encode(),
+    json.dumps(line()).replace("claude-opus-4-8", "claude opus").encode(),
+    json.dumps(line()).replace("claude-opus-4-8", "claude\\u0007").encode(),
+    json.dumps(line()).replace('"claude-opus-4-8"', "7").encode(),
     b'{"usage": \xff\xfe}',
     b"[" * 100_000 + b'"usage"',
     b"not json at all",
@@ -102,6 +109,27 @@ def test_a_broken_line_is_said_and_passed_over(tmp_path: Path, broken: bytes) ->
     assert list(read_logs(tmp_path, reading)) == ["msg_1\nreq_1"]
     assert reading.unreadable == 1
     assert reading.notes == ["s.jsonl:1: cannot be read, passed over"]
+
+
+def test_what_is_read_is_what_the_import_takes(tmp_path: Path) -> None:
+    write(
+        tmp_path / "s.jsonl",
+        line(cwd="/x/\ud800", gitBranch="feature/\udfff\x07ü", requestId="req\ud800", version="v" * 300),
+        line("msg_2", "x" * 300, cwd=["?"], gitBranch=7),
+    )
+    found = list(read_logs(tmp_path, Reading()).values())
+    body = ImportBody.model_validate_json(json.dumps({"entries": found}))
+    assert [(entry.project, entry.branch) for entry in body.entries] == [("", "feature/ü"), ("['?']", "7")]
+
+
+def test_calls_of_an_import_are_bounded_by_number_and_by_bytes() -> None:
+    small = [{"message_id": f"msg_{number}"} for number in range(IMPORT_AT_ONCE + 1)]
+    assert [len(batch) for batch in _batches(small)] == [IMPORT_AT_ONCE, 1]
+    large = [{"branch": "\U00010000" * 200, "project": "\u6f22" * 200} for _ in range(IMPORT_AT_ONCE)]
+    batches = list(_batches(large))
+    assert max(len(json.dumps(batch)) for batch in batches) <= IMPORT_BYTES + 2
+    assert [entry for batch in batches for entry in batch] == large
+    assert list(_batches([])) == []
 
 
 def test_a_huge_line_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

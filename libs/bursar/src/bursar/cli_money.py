@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from bursar.here import NotKnown, find_admin_token, find_key, find_url
 from bursar.home import Home
 
 IMPORT_AT_ONCE = 500
-"""Requests of one call: some 200 kB of the 1 MiB a body may have."""
+"""Requests of one call: mostly some 200 kB."""
+IMPORT_BYTES = 512 << 10
+"""JSON of one call's requests, of the 1 MiB a body may have: long names of branches in other scripts are escaped."""
 DEFAULT_DAYS = {"daily": 31, "monthly": 365, "session": 31, "blocks": 7}
 BY = {"daily": "day", "monthly": "month", "session": "session", "blocks": "minute"}
 
@@ -133,8 +135,8 @@ def import_logs(
     entries.sort(key=lambda entry: entry["started_at_ms"])
     sums = {"recorded": 0, "known": 0, "out_of_time": 0, "list_cost_nusd": 0}
     unpriced: set[str] = set()
-    for at in range(0, len(entries), IMPORT_AT_ONCE):
-        body: dict[str, Any] = {"entries": entries[at : at + IMPORT_AT_ONCE], "dry_run": dry_run}
+    for batch in _batches(entries):
+        body: dict[str, Any] = {"entries": batch, "dry_run": dry_run}
         if virtual_key:
             body["virtual_key"] = virtual_key
         answer = ask(address, "POST", "/api/usage/import", credential, body)
@@ -158,6 +160,20 @@ def import_logs(
         + (f", {faults} lines could not be read" if faults else "")
         + "."
     )
+
+
+def _batches(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for entry in entries:
+        length = len(json.dumps(entry)) + 2
+        if batch and (len(batch) == IMPORT_AT_ONCE or size + length > IMPORT_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += length
+    if batch:
+        yield batch
 
 
 @click.group()

@@ -8,6 +8,7 @@ another file. A line that is no JSON object, or a request that cannot be read, i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ from typing import Any
 MAX_LINE_BYTES = 32 << 20
 """A line with a pasted image is some megabytes; what is longer is passed over without being held in memory."""
 MAX_COUNT = 1_000_000_000
+NAME = re.compile(r"[!-~]+")
+"""Names of models and ids of messages, as the import endpoint takes them."""
 SYNTHETIC = "<synthetic>"
 """Model name of messages that the client made up itself."""
 
@@ -105,7 +108,7 @@ def _entry(
         if model == SYNTHETIC or usage is None:
             return None
         moment = datetime.fromisoformat(record["timestamp"])
-        if not (isinstance(model, str) and isinstance(message_id, str) and model and message_id and moment.tzinfo):
+        if not moment.tzinfo or not NAME.fullmatch(model) or not NAME.fullmatch(message_id):
             raise ValueError("names")
         creation = usage.get("cache_creation")
         split = creation if isinstance(creation, dict) else {}
@@ -119,8 +122,8 @@ def _entry(
             "agent_id": _text(record.get("agentId")),
             "started_at_ms": round(moment.timestamp() * 1000),
             "model": model[:200],
-            "project": Path(str(record.get("cwd") or "")).name[:200] if projects else "",
-            "branch": str(record.get("gitBranch") or "")[:200],
+            "project": _label(Path(str(record.get("cwd") or "")).name) if projects else "",
+            "branch": _label(str(record.get("gitBranch") or "")),
             "client_version": _text(record.get("version")),
             "service_tier": _text(usage.get("service_tier")),
             "speed": _text(usage.get("speed")),
@@ -168,6 +171,11 @@ def _count(value: Any) -> int:
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else ""
     return "".join(each for each in text if " " <= each <= "~")[:200]
+
+
+def _label(text: str) -> str:
+    """A name from the file system, without what is no character (half a surrogate pair) and what cannot be shown."""
+    return "".join(each for each in text if each.isprintable())[:200]
 
 
 def _geo(value: Any) -> str:
