@@ -58,6 +58,13 @@ async def test_json_answer_is_relayed_recorded_and_settled(tmp_path):
     assert admit.started_at_ms == usage.started_at_ms
 
 
+async def test_a_model_without_a_choice_of_region_has_none(tmp_path):
+    async with world(tmp_path) as w:
+        w.upstream.answers(json_answer(message(inference_geo="not_available")))
+        await w.raw(post(SMALL))
+        assert (await w.event()).inference_geo == ""
+
+
 async def test_stream_is_relayed_byte_for_byte_and_its_usage_read(tmp_path):
     async with world(tmp_path) as w:
         parts = [START, delta("Hello"), delta(" there"), finish(42)]

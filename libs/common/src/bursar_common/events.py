@@ -29,6 +29,15 @@ Outcome: TypeAlias = Literal[
 ]
 Billing: TypeAlias = Literal["metered", "subscription", "customer", "imported"]
 
+NO_REGION = "not_available"
+"""What providers answer as the region of a model that has no choice of it."""
+
+
+def region_of(said: str) -> str:
+    """The region as events name it: none where there is no choice."""
+    return "" if said == NO_REGION else said
+
+
 OUTBOX_HEADER = "bursar-outbox"
 """Kafka record header ``<outbox id>:<sequence>`` on shipped events: a relay that repeats itself after a crash repeats
 the same sequence numbers, and consumers skip what they have seen."""

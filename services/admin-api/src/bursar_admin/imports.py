@@ -16,7 +16,7 @@ from pydantic import Field
 from bursar_admin.schemas import Body
 from bursar_common.clock import rfc3339
 from bursar_common.eventlog.port import NewRecord
-from bursar_common.events import USAGE_RECORDED, USAGE_TOPIC, Usage, encode_event
+from bursar_common.events import USAGE_RECORDED, USAGE_TOPIC, Usage, encode_event, region_of
 from bursar_common.governance import Customer, Team, VirtualKey
 from bursar_common.ids import uuid7_from
 from bursar_common.pricing import PriceBook, cost
@@ -114,7 +114,7 @@ def usage_of(
         stream=True,
         speed=entry.speed,
         service_tier=entry.service_tier,
-        inference_geo=entry.inference_geo,
+        inference_geo=region_of(entry.inference_geo),
         billing="imported",
         client_version=entry.client_version,
         input_tokens=entry.input_tokens,

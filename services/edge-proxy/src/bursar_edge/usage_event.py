@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from bursar_common.charging import amounts_of, largest_held
-from bursar_common.events import Billing, Outcome, Usage
+from bursar_common.events import Billing, Outcome, Usage, region_of
 from bursar_common.pricing import PriceBook, cost
 from bursar_common.wire import Admitted, Amounts, HoldEntry, Refused, UsageCounts
 from bursar_edge.attribution import Attribution
@@ -192,7 +192,7 @@ def _event(
         effort=head.effort,
         speed=(reader.speed if reader is not None else "") or head.features.speed,
         service_tier=reader.service_tier if reader is not None else "",
-        inference_geo=(reader.inference_geo if reader is not None else "") or head.features.geo,
+        inference_geo=region_of((reader.inference_geo if reader is not None else "") or head.features.geo),
         status=facts.status,
         error_type=facts.error_type or (reader.error_type if reader is not None else ""),
         would_refuse=admitted.would_refuse,
