@@ -33,7 +33,8 @@ def events() -> list[Usage]:
     base = {"service_tier": "standard", "session_id": "s1", "user_id": "u1"}
     return [
         usage(1, **base, started_at_ms=START_MS, cache_read_tokens=1_000, cache_write_1h_tokens=50, web_searches=3),
-        usage(2, **base, started_at_ms=START_MS + HOUR_MS, model="claude-opus-4-8", input_tokens=250_000),
+        usage(2, **base, started_at_ms=START_MS + HOUR_MS, model="claude-opus-4-8", input_tokens=250_000,
+              inference_geo="not_available"),
         usage(3, **base | {"team_id": "team-2", "virtual_key_id": "key-2", "virtual_key": "bob", "session_id": "s2"},
               started_at_ms=START_MS + 2 * HOUR_MS, cost_nusd=123, list_cost_nusd=200),
         usage(4, **base, started_at_ms=START_MS + 3 * HOUR_MS, outcome="expired", estimated=True, input_tokens=None,
@@ -43,6 +44,8 @@ def events() -> list[Usage]:
         usage(7, **base, started_at_ms=START_MS, outcome="refused", cost_nusd=0, list_cost_nusd=0, amounts=Amounts()),
         usage(8, **base, started_at_ms=START_MS, billing="imported", cost_nusd=0),
         usage(9, **base, started_at_ms=START_MS, billing="subscription", cost_nusd=0),
+        usage(10, **base, started_at_ms=START_MS, outcome="upstream_error", model="claude-haiku-4-5", cost_nusd=0,
+              list_cost_nusd=0, amounts=Amounts(r=1), input_tokens=None, output_tokens=None),
     ]  # fmt: skip
 
 
@@ -136,10 +139,14 @@ async def test_cost_is_the_ledgers_in_cents_however_it_is_split(front: ClickHous
         assert ("claude-opus-4-8", "uncached_input_tokens", "tokens") in by_type
         assert ("claude-sonnet-4-6", "cache_creation.ephemeral_1h_input_tokens", "tokens") in by_type
         assert (None, None, "web_search") in by_type
+        assert not [r for r in day["results"] if r["model"] == "claude-haiku-4-5"]  # failed: no charge at all
         assert ("claude-sonnet-4-6", None, "tokens") in by_type  # the expired hold: nobody knows its tokens
         opus = [r for r in day["results"] if r["model"] == "claude-opus-4-8"]
         assert {r["context_window"] for r in opus} == {"200k-1M"}
-        assert any(r["description"].endswith("Usage - Input Tokens") for r in opus)
+        assert {r["description"] for r in opus} == {
+            "Claude Opus 4.8 Usage - Input Tokens", "Claude Opus 4.8 Usage - Output Tokens",
+        }  # fmt: skip
+        assert {r["inference_geo"] for r in opus} == {"not_available"}
         dear, cheap = sorted((Decimal(r["amount"]) for r in opus), reverse=True)
         assert dear > cheap * 2_000  # 250,000 in at $5 against 20 out at $25
 

@@ -65,7 +65,8 @@ def events() -> list[Usage]:
     return [
         usage(1, **base, cache_read_tokens=1_234, cache_write_5m_tokens=77, cache_write_1h_tokens=5, web_searches=2),
         usage(2, **base, model="claude-opus-4-8", list_cost_nusd=1_700_000_001, speed="fast", inference_geo="us"),
-        usage(3, **base, started_at_ms=STARTED_AT_MS - DAY_MS, model="claude-haiku-4-5", input_tokens=150_000),
+        usage(3, **base, started_at_ms=STARTED_AT_MS - DAY_MS, model="claude-haiku-4-5", input_tokens=150_000,
+              inference_geo="not_available"),
         usage(4, **base, outcome="expired", estimated=True, input_tokens=None, output_tokens=None),
         usage(5, team_id="", team="", project="", cost_center="", provider_credential="env:ANTHROPIC_API_KEY"),
         usage(6, **base, model="a-model-nobody-prices"),
@@ -75,6 +76,11 @@ def events() -> list[Usage]:
         usage(10, **base, billing="subscription", cost_nusd=0),
         usage(11, **base, billing="imported", cost_nusd=0),
         usage(12, **base, started_at_ms=month_ago),
+        *(
+            usage(number, **base, outcome=outcome, model="claude-haiku-4-5", cost_nusd=0, list_cost_nusd=0,
+                  amounts=Amounts(r=1), input_tokens=None, output_tokens=None, status=529)
+            for number, outcome in ((13, "upstream_error"), (14, "not_sent"))
+        ),
     ]  # fmt: skip
 
 
@@ -107,8 +113,8 @@ async def test_every_row_keeps_the_rules_and_the_sum_is_the_ledgers(front: Click
         assert sum(Decimal(row["ListCost"]) for row in rows) == Decimal(listed).scaleb(-9)
         assert sum(int(row["x_Requests"]) for row in rows) == 7
         status, said, _ = await admin.call("GET", "/api/exports/focus/manifest?month=2026-11")
-        assert (status, said["billed_nusd"], said["requests"], said["complete"]) == (200, LEDGER_NUSD, 7, True)
-        assert said["log_positions"] == [{"topic": "bursar.usage.v1", "partition": 0, "next_offset": 11}]
+        assert (status, said["billed_nusd"], said["requests"], said["complete"]) == (200, LEDGER_NUSD, 9, True)
+        assert said["log_positions"] == [{"topic": "bursar.usage.v1", "partition": 0, "next_offset": 14}]
         assert (said["state"], len(said["checksum"]), said["ledger_nusd"]) == ("open", 64, LEDGER_NUSD)
 
 
@@ -155,6 +161,8 @@ async def test_what_stands_in_the_rows(front: ClickHouseFront, tmp_path: Path) -
         haiku = next(row for row in rows if row["SkuId"] == "claude-haiku-4-5/input")
         assert (haiku["PricingQuantity"], haiku["PricingUnit"]) == ("0.15", "1000000 Tokens")
         assert haiku["ChargePeriodStart"] == "2026-11-20T00:00:00Z"
+        assert (haiku["SkuPriceId"], haiku["RegionId"]) == ("claude-haiku-4-5/input/tier1", "")
+        assert (haiku["RegionName"], "not_available" in haiku["SkuPriceDetails"]) == ("", False)
         guesses = [row for row in rows if row["ChargeCategory"] == "Adjustment"]
         assert sorted(row["BilledCost"] for row in guesses) == ["1.000000005", "1.000000007"]
         tags = json.loads(next(row["Tags"] for row in rows if row["SubAccountName"]))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bursar_admin.queries.token_costs import PAID, Rates, by_kind
+from bursar_admin.queries.token_costs import PAID, UNKNOWN, Rates, by_kind
 
 WIDTHS_S: Final = {"1m": 60, "1h": 3600, "1d": 86_400}
 LARGE_CONTEXT_TOKENS: Final = 200_000
@@ -89,6 +89,7 @@ def usage_report(
 FROM bursar.usage
 WHERE {condition} AND {PAID}
 GROUP BY {", ".join(["bucket_s", *names])}
+HAVING input + cache_read + cache_write_5m + cache_write_1h + output + web_searches > 0
 ORDER BY {", ".join(["bucket_s", *names])}"""
     return sql, bound
 
@@ -122,6 +123,7 @@ def cost_report_by_kind(
     sql = f"""SELECT {", ".join(names)}, toString(sum(billed_nusd)) AS billed, sum(quantity) AS quantity
 FROM ({inner})
 GROUP BY {", ".join(names)}
+HAVING token_kind != '{UNKNOWN}' OR sum(billed_nusd) != 0
 ORDER BY {", ".join(names)}"""
     return sql, parameters
 

@@ -32,6 +32,11 @@ _COUNTED = "input_tokens IS NOT NULL OR output_tokens IS NOT NULL"
 _REGION = f"if(inference_geo = '{NO_REGION}', '', toString(inference_geo)) AS inference_geo"
 """Events of before hold the provider's word for models without a choice of region."""
 
+_COSTS = (
+    f"(cost_nusd != 0 OR list_cost_nusd != 0 OR {_PROMPT} + ifNull(output_tokens, 0) + ifNull(web_searches, 0) > 0)"
+)
+"""What has a cost or a quantity: a request that failed, or was never sent, has neither and is no row."""
+
 Rates = Mapping[str, Sequence[int]]
 """Key of a combination to its scaled rates in the order of :data:`KINDS`."""
 
@@ -118,7 +123,7 @@ FROM
             ({_COUNTED}) AS counted, {source.requests} AS requests, {source.estimated} AS estimated, {sums},
             toInt256(sum(toInt128(list_cost_nusd))) AS list_sum, toInt256(sum(toInt128(cost_nusd))) AS billed_sum
         FROM {source.table}
-        WHERE {condition} AND {PAID}
+        WHERE {condition} AND {PAID} AND {_COSTS}
         GROUP BY provider, model, speed, inference_geo, tier, counted{comma}
     )
 )
