@@ -20,6 +20,7 @@ ALLOCATION = "allocation"
 
 Close: TypeAlias = tuple[str, Mapping[tuple[str, int], int]]
 """A closed month, and for each ``(topic, partition)`` the first offset that came after the close."""
+CorrectionVerdict: TypeAlias = Literal["counts", "repeated", "overtaken"]
 AllocationKind: TypeAlias = Literal["split", "fee", "commitment"]
 WHOLE = 1_000_000
 """A hundred per cent, in the unit of weights: percentages have at most four decimals."""
@@ -115,6 +116,32 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     cost_nusd: int = 0
     list_cost_nusd: int = 0
+    seen_offset: int | None = None
+    """Whoever decided on it had read the corrections topic up to here (exclusive): see :class:`CorrectionFold`. None:
+    it was not decided on others (releases before there was the field); such a one always counts."""
+
+
+class CorrectionFold:
+    """Which corrections count, decided by the log alone, so that everybody who reads it finds the same. Feed it the
+    topic in its order, from its beginning. Some 300 bytes for each correction.
+
+    One of two that were decided on at the same time for one request was decided on figures that the other changed: the
+    later one in the log is overtaken and changes nothing. Whoever wrote it finds that out by reading on, and decides
+    anew. A correction that was sent again (same ``correction_id``) counts once."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._last: dict[str, int] = {}
+
+    def take(self, offset: int, correction: Correction) -> CorrectionVerdict:
+        if correction.correction_id in self._ids:
+            return "repeated"
+        last = self._last.get(correction.request_id, -1)
+        if correction.seen_offset is not None and last >= correction.seen_offset:
+            return "overtaken"
+        self._ids.add(correction.correction_id)
+        self._last[correction.request_id] = offset
+        return "counts"
 
 
 USAGE_CORRECTED = "bursar.usage.corrected.v1"
