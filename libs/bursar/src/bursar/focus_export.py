@@ -24,10 +24,25 @@ class ExportRefused(Exception):
     """There is no file; the message is one sentence."""
 
 
-def check_writable(path: Path) -> None:
-    """Raises ExportRefused before anything is asked for."""
-    if path.is_dir():
-        raise ExportRefused(f"{path} is a folder; name a file in it.")
+def start_beside(path: Path) -> Path:
+    """A file of its own in the folder, where the export grows; before anything is asked for. Raises ExportRefused."""
+    try:
+        _check_writable(path)
+        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=".bursar-focus-")
+    except OSError as error:
+        raise _not_written(path, error) from None
+    os.close(handle)
+    return Path(temporary)
+
+
+def _not_written(path: Path, error: OSError) -> ExportRefused:
+    return ExportRefused(f"{path} cannot be written: {error.strerror or error}.")
+
+
+def _check_writable(path: Path) -> None:
+    for each in (path, path.with_name(path.name + MANIFEST_SUFFIX)):
+        if each.is_dir():
+            raise ExportRefused(f"{each} is a folder; name a file in it.")
     folder = path.absolute().parent
     if not folder.is_dir():
         raise ExportRefused(f"The folder {folder} does not exist.")
@@ -37,36 +52,39 @@ def check_writable(path: Path) -> None:
 
 def export(url: str, token: str, *, month: str, output: str, version: str, path: Path) -> dict[str, Any]:
     """Write the file and its manifest; returns the manifest. Raises ExportRefused: then neither was changed."""
-    check_writable(path)
+    temporary = start_beside(path)
+    try:
+        return _export(url, token, month, output, version, path, temporary)
+    except OSError as error:
+        raise _not_written(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _export(url: str, token: str, month: str, output: str, version: str, path: Path, temporary: Path) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {token}"} if token else {}
     query = urlencode({"month": month})
     before = _manifest(url, query, headers)
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _download(url, f"{PATH}?{query}&{urlencode({'format': output, 'version': version})}", headers, file)
-            file.flush()
-            os.fsync(file.fileno())
-        after = _manifest(url, query, headers)
-        if {**before, "made_at": ""} != {**after, "made_at": ""}:
-            raise ExportRefused(f"Requests of {month} arrived during the export, so its sum is in doubt: run it again.")
-        if output == "csv":
-            _check_sum(Path(temporary), before)
-        made = {
-            **before,
-            "specification": f"FOCUS {version}",
-            "file": path.name,
-            "bytes": os.stat(temporary).st_size,
-            "sha256": _sha256(Path(temporary)),
-        }
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        path.with_name(path.name + MANIFEST_SUFFIX).write_text(json.dumps(made, indent=2) + "\n")
-        return made
-    except OSError as error:
-        raise ExportRefused(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with open(temporary, "wb") as file:
+        _download(url, f"{PATH}?{query}&{urlencode({'format': output, 'version': version})}", headers, file)
+        file.flush()
+        os.fsync(file.fileno())
+    after = _manifest(url, query, headers)
+    if {**before, "made_at": ""} != {**after, "made_at": ""}:
+        raise ExportRefused(f"Requests of {month} arrived during the export, so its sum is in doubt: run it again.")
+    if output == "csv":
+        _check_sum(temporary, before)
+    made = {
+        **before,
+        "specification": f"FOCUS {version}",
+        "file": path.name,
+        "bytes": os.stat(temporary).st_size,
+        "sha256": _sha256(temporary),
+    }
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+    path.with_name(path.name + MANIFEST_SUFFIX).write_text(json.dumps(made, indent=2) + "\n")
+    return made
 
 
 def _manifest(url: str, query: str, headers: dict[str, str]) -> dict[str, Any]:
