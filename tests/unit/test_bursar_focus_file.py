@@ -27,9 +27,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def call(_url: str, _method: str, path: str, **_: Any) -> Answer:
         paths.append(urlsplit(path).path)
-        return Answer(
-            200, json.dumps({"billed_usd": "1.500000000", "requests": 2, "made_at": str(len(paths))}).encode()
-        )
+        said = {"billed_usd": "1.500000000", "requests": 2, "complete": True, "made_at": str(len(paths))}
+        return Answer(200, json.dumps(said).encode())
 
     def download(_url: str, path: str, file: Any, **_: Any) -> Answer:
         paths.append(urlsplit(path).path)
