@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
 
 from bursar.ccusage import blocks, report, table
 
@@ -44,7 +47,52 @@ def test_days_with_their_models_and_totals() -> None:
 def test_sessions_in_the_order_of_their_last_request() -> None:
     found = report("session", [row("b", at_s=START_S + 100), row("a", at_s=START_S, project="q")])
     assert [(entry["sessionId"], entry["projectPath"]) for entry in found["sessions"]] == [("a", "q"), ("b", "p")]
-    assert found["sessions"][0]["lastActivity"] == "2026-11-21T09:20:20.000Z"
+    assert found["sessions"][0]["lastActivityAt"] == "2026-11-21T09:20:20.000Z"
+    late = [row("c", at_s=int(datetime(2026, 11, 21, 23, 30, tzinfo=UTC).timestamp()), project="")]
+    assert [report("session", late)["sessions"][0][name] for name in ("lastActivity", "projectPath")] == [
+        "2026-11-21", "Unknown Project",
+    ]  # fmt: skip
+    assert report("session", late, ZoneInfo("Europe/Berlin"))["sessions"][0]["lastActivity"] == "2026-11-22"
+
+
+ENTRY = {
+    "inputTokens", "outputTokens", "cacheCreationTokens", "cacheReadTokens", "totalTokens", "totalCost", "modelsUsed",
+    "modelBreakdowns",
+}  # fmt: skip
+BREAKDOWN = {"modelName", "inputTokens", "outputTokens", "cacheCreationTokens", "cacheReadTokens", "cost"}
+BLOCK = {
+    "id", "startTime", "endTime", "actualEndTime", "isActive", "isGap", "entries", "tokenCounts", "totalTokens",
+    "costUSD", "models", "burnRate", "projection",
+}  # fmt: skip
+TOTALS = ENTRY - {"modelsUsed", "modelBreakdowns"}
+
+
+@pytest.mark.parametrize(
+    ("by", "field", "own", "ours"),
+    [
+        ("day", "daily", {"date"}, set()),
+        ("month", "monthly", {"month"}, set()),
+        ("session", "sessions", {"sessionId", "lastActivity", "projectPath"}, {"firstActivityAt", "lastActivityAt"}),
+    ],
+)
+def test_the_keys_are_those_that_ccusage_17_prints(by: str, field: str, own: set[str], ours: set[str]) -> None:
+    found = report(by, [row("2026-11-20")])
+    assert set(found) == {field, "totals"}
+    assert set(found["totals"]) == TOTALS | {"billedCost"}
+    (entry,) = found[field]
+    assert set(entry) == ENTRY | own | ours | {"billedCost"}
+    assert set(entry["modelBreakdowns"][0]) == BREAKDOWN
+
+
+def test_the_keys_of_blocks_are_those_that_ccusage_17_prints() -> None:
+    rows = [row(str(START_S), at_s=START_S), row(str(START_S + 30_000), at_s=START_S + 30_000)]
+    first, gap, active = blocks(rows, START_S + 30_060)["blocks"]
+    assert set(first) == set(gap) == set(active) == BLOCK
+    assert set(active["tokenCounts"]) == set(gap["tokenCounts"]) == {
+        "inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens",
+    }  # fmt: skip
+    assert set(active["burnRate"]) == {"tokensPerMinute", "tokensPerMinuteForIndicator", "costPerHour"}
+    assert set(active["projection"]) == {"totalTokens", "totalCost", "remainingMinutes"}
 
 
 def test_blocks_begin_with_the_hour_and_end_after_five_or_with_a_pause() -> None:

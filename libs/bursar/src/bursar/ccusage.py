@@ -1,13 +1,13 @@
 """Usage in the shape of ``ccusage --json`` and as its tables. Pure.
 
-Source of the shapes: github.com/ryoppippi/ccusage, docs/guide/json-output.md. Costs are list prices, as the client
-itself counts them; what was billed stands beside them as ``billedCost``.
+Source of the shapes: github.com/ryoppippi/ccusage, docs/guide/json-output.md, and what its version 17 prints. Costs are list prices, as
+the client itself counts them; what was billed stands beside them as ``billedCost``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from bursar.quota_text import columns, dollars
@@ -21,6 +21,7 @@ COUNTS = {
     "cacheReadTokens": ("cache_read_tokens",),
 }
 PERIOD_FIELD = {"day": "date", "month": "month", "session": "sessionId"}
+NO_PROJECT = "Unknown Project"
 LIST_FIELD = {"day": "daily", "month": "monthly", "session": "sessions"}
 
 Row = Mapping[str, Any]
@@ -36,11 +37,11 @@ def cost_of(rows: Iterable[Row], field: str = "list_cost_nusd") -> float:
     return float(sum(row[field] for row in rows)) / 1e9
 
 
-def report(by: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """``daily``, ``monthly`` or ``sessions`` and their ``totals``."""
-    listed = [_entry(by, period, own) for period, own in _grouped(rows)]
+def report(by: str, rows: Sequence[Row], zone: tzinfo = UTC) -> dict[str, Any]:
+    """``daily``, ``monthly`` or ``sessions`` and their ``totals``; days of sessions are of ``zone``."""
+    listed = [_entry(by, period, own, zone) for period, own in _grouped(rows)]
     if by == "session":
-        listed.sort(key=lambda entry: entry["lastActivity"])
+        listed.sort(key=lambda entry: entry["lastActivityAt"])
     return {LIST_FIELD[by]: listed, "totals": totals(rows)}
 
 
@@ -61,7 +62,7 @@ def _grouped(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return list(groups.items())
 
 
-def _entry(by: str, period: str, rows: list[Row]) -> dict[str, Any]:
+def _entry(by: str, period: str, rows: list[Row], zone: tzinfo) -> dict[str, Any]:
     entry: dict[str, Any] = {PERIOD_FIELD[by]: period, **totals(rows), "modelsUsed": sorted({r["model"] for r in rows})}
     entry["modelBreakdowns"] = [
         {"modelName": row["model"], **counts_of([row]), "cost": cost_of([row])}
@@ -70,9 +71,10 @@ def _entry(by: str, period: str, rows: list[Row]) -> dict[str, Any]:
     if by == "session":
         latest = max(rows, key=lambda row: row["last_at"])
         entry |= {
-            "projectPath": latest["project"],
-            "firstActivity": min(row["first_at"] for row in rows),
-            "lastActivity": latest["last_at"],
+            "projectPath": latest["project"] or NO_PROJECT,
+            "lastActivity": f"{datetime.fromisoformat(latest['last_at']).astimezone(zone):%Y-%m-%d}",
+            "firstActivityAt": min(row["first_at"] for row in rows),
+            "lastActivityAt": latest["last_at"],
         }
     return entry
 

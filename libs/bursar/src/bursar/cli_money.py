@@ -68,6 +68,8 @@ def usage(
     bursar usage session --mine        this key's sessions
     bursar usage monthly --team platform --json
     """
+    from zoneinfo import ZoneInfo
+
     from bursar import ccusage
     from bursar.statusline import which
 
@@ -93,7 +95,9 @@ def usage(
         now_s = time.time()
         click.echo(json.dumps(ccusage.blocks(rows, now_s), indent=2) if as_json else ccusage.blocks_table(rows, now_s))
     else:
-        click.echo(json.dumps(ccusage.report(by, rows), indent=2) if as_json else ccusage.table(by, rows))
+        click.echo(
+            json.dumps(ccusage.report(by, rows, ZoneInfo(zone)), indent=2) if as_json else ccusage.table(by, rows)
+        )
 
 
 @click.command("import")
