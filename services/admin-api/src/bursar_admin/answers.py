@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
+
+EXACT = ConfigDict(extra="forbid")
+"""Of a shape that has no other members, so that whoever checks an answer finds one that is not described."""
 
 BalancesState = Literal["live", "unavailable"]
 """``unavailable``: the ledger could not be asked; every figure that is its to give is null, none is zero."""
@@ -263,6 +266,8 @@ class HealthAnswer(TypedDict):
 
 
 class ProblemAnswer(TypedDict):
+    __pydantic_config__ = EXACT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
+
     message: str
     field: str
     given: object
@@ -270,19 +275,42 @@ class ProblemAnswer(TypedDict):
 
 
 class ErrorBody(TypedDict):
+    """What went wrong. ``field``, ``given`` and ``allowed`` say where in the request; what else there is tells of the
+    state that the request does not fit."""
+
+    __pydantic_config__ = EXACT  # type: ignore[misc]
+
     type: str
     message: str
     field: str
     given: object
     allowed: object
     request_id: str
-    problems: NotRequired[list[ProblemAnswer]]
-    existing_id: NotRequired[str]
-    version: NotRequired[int]
-    children: NotRequired[list[dict[str, str]]]
+    problems: NotRequired[Annotated[list[ProblemAnswer], Field(description="All faults, where there are several.")]]
+    existing_id: NotRequired[Annotated[str, Field(description="What is there already.")]]
+    version: NotRequired[Annotated[int, Field(description="The entity's version now.")]]
+    children: NotRequired[Annotated[list[dict[str, str]], Field(description="Some of what belongs to it.")]]
     children_count: NotRequired[int]
-    event_id: NotRequired[str]
+    event_id: NotRequired[Annotated[str, Field(description="Of the event that may have been recorded.")]]
+    checksum: NotRequired[Annotated[str, Field(description="Of the closed month.")]]
+    next_month: NotRequired[Annotated[str, Field(description="The month to be closed next.")]]
+    cost_nusd: NotRequired[Annotated[int, Field(description="What the request stands at, corrections included.")]]
+    list_cost_nusd: NotRequired[int]
 
 
 class ErrorAnswer(TypedDict):
+    """An answer that is no success."""
+
+    __pydantic_config__ = EXACT  # type: ignore[misc]
+
     error: ErrorBody
+
+
+class ProviderErrorAnswer(TypedDict):
+    """The same in the provider's envelope, of paths whose answers have the provider's shape."""
+
+    __pydantic_config__ = EXACT  # type: ignore[misc]
+
+    type: Literal["error"]
+    error: ErrorBody
+    request_id: Annotated[str, Field(description="The one of error.")]

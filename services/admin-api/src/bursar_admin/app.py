@@ -16,7 +16,7 @@ from bursar_admin.access import check_content_type, check_start
 from bursar_admin.body import MAX_BODY_BYTES
 from bursar_admin.desk import Desk
 from bursar_admin.enforcer import Enforcer
-from bursar_admin.errors import Refusal
+from bursar_admin.errors import PROVIDER_SHAPED, Refusal
 from bursar_admin.journal import Journal
 from bursar_admin.pages.frame import Frame, wants_page
 from bursar_admin.pages.routes import routes as page_routes
@@ -66,8 +66,6 @@ START_RETRY_S = 1.0
 SHUTDOWN_TIMEOUT_S = 10.0
 """For answers in flight at SIGTERM; the longest command waits 5 s for the ledger."""
 REQUEST_ID_HEADER = "x-bursar-request-id"
-PROVIDER_SHAPED = "/v1/organizations/"
-"""Paths whose answers, errors too, have the shape of the provider's own API."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

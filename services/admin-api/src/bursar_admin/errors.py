@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+PROVIDER_SHAPED = "/v1/organizations/"
+"""Paths whose answers, errors too, have the shape of the provider's own API."""
 MAX_PROBLEMS = 50
 """Faults listed in one answer: an answer stays readable, and small, whatever was sent."""
 MAX_GIVEN_CHARS = 120
@@ -70,7 +72,7 @@ class Refusal(Exception):
     message: str
     problems: Sequence[Problem] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further members of ``error``: ``existing_id``, ``version``, ``children`` ..."""
+    """Further members of ``error``, of those that ``answers.ErrorBody`` has: ``existing_id``, ``version`` ..."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:

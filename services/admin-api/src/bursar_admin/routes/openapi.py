@@ -10,7 +10,8 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from bursar_admin.answers import ErrorAnswer
+from bursar_admin.answers import ErrorAnswer, ProviderErrorAnswer
+from bursar_admin.errors import PROVIDER_SHAPED
 from bursar_admin.requests import check_query, json_answer
 from bursar_admin.routes import Route
 from bursar_admin.schemas import REQUIRED
@@ -52,10 +53,12 @@ def describe(table: list[Route]) -> dict[str, Any]:
     ]
     _, definitions = models_json_schema(modes, ref_template=REFERENCE)
     schemas: dict[str, Any] = dict(definitions.get("$defs", {}))
-    error = _answer(ErrorAnswer, schemas)
+    errors = {shape: _answer(shape, schemas) for shape in (ErrorAnswer, ProviderErrorAnswer)}
     paths: dict[str, dict[str, Any]] = {}
     for entry in table:
-        paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry, schemas, error)
+        paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(
+            entry, schemas, errors[ProviderErrorAnswer if entry.path.startswith(PROVIDER_SHAPED) else ErrorAnswer]
+        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -98,6 +101,10 @@ def _operation(entry: Route, schemas: dict[str, Any], error: dict[str, Any]) -> 
             ):
                 continue
             responses[status] = {"description": description, "content": {"application/json": {"schema": error}}}
+        responses["default"] = {
+            "description": "Any other failure, in the same envelope.",
+            "content": {"application/json": {"schema": error}},
+        }
     operation: dict[str, Any] = {
         "operationId": entry.operation_id,
         "summary": entry.summary,
