@@ -36,8 +36,18 @@ async def fill(finance: Finance) -> dict[str, str]:
     for name in ("build-server", "evaluations"):
         answer = await admin.create("virtual-keys", name=name, team_id=ids["Platform"])
         ids[name] = answer["virtual_key"]["id"]
-    mine = {"team_id": ids["Platform"], "team": "Platform", "virtual_key_id": ids["build-server"]}
-    others = {"team_id": ids["Research"], "team": "Research", "virtual_key_id": ids["evaluations"]}
+    mine = {
+        "team_id": ids["Platform"],
+        "team": "Platform",
+        "virtual_key_id": ids["build-server"],
+        "virtual_key": "build-server",
+    }
+    others = {
+        "team_id": ids["Research"],
+        "team": "Research",
+        "virtual_key_id": ids["evaluations"],
+        "virtual_key": "evaluations",
+    }
     await finance.append(
         *(usage(at, **mine, cost_nusd=13_100_000_003 * (at + 1)) for at in range(12)),
         *(usage(20 + at, **others, cost_nusd=5_210_000_000) for at in range(6)),

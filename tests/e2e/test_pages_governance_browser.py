@@ -123,7 +123,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def paths(world: World) -> dict[str, str]:
     ids = world.ids
-    event = world.api("GET", "/api/events?entity=team&limit=1")["events"][0]["id"]
+    event = world.api("GET", "/api/events?entity=team&text=data-science&limit=1")["events"][0]["id"]
     return {
         "governance-customers": "/governance/customers",
         "governance-teams": "/governance",
@@ -587,13 +587,13 @@ def test_what_nobody_can_read_is_set_aside_and_stands_here(world: World) -> None
         letter = page.get_by_role("article").first
         expect(letter.get_by_role("heading")).to_contain_text("not a CloudEvents envelope")
         expect(letter).to_contain_text(USAGE_TOPIC)
-        letter.get_by_text("Content, 24 bytes").click()
+        letter.get_by_text("Content, 25 bytes").click()
         expect(letter.get_by_text('{"half an <b>event</b>":')).to_be_visible()
         looked_at(tab, "events-dead-letter-open")
         page = tab.open("/events/system")
         waiting = world.api("GET", "/api/health/system")["dead_letters_waiting"]
         assert waiting > 0
-        card = page.locator(".card").filter(has_text="Dead letters")
+        card = page.locator(".card").filter(has=page.get_by_role("heading", name="Dead letters"))
         expect(card).to_contain_text(str(waiting))
         card.get_by_role("link", name="Look at them").click()
         page.wait_for_url("**/events/dead-letters")

@@ -122,6 +122,8 @@ async def test_pages_go_on_where_they_ended_under_the_same_question(tmp_path: Pa
         ("team=a&team=b", "team"),
         ("text=", "text"),
         ("provider=anthropic", "provider"),
+        ("sort_by=changes", "sort_by"),
+        ("order=down", "order"),
     ],
 )
 async def test_a_wrong_filter_is_400(tmp_path: Path, query: str, field: str) -> None:

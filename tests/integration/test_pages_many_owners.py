@@ -69,6 +69,7 @@ async def test_pages_of_ten_thousand_teams_and_keys(tmp_path: Path) -> None:
         await lists_go_on_page_by_page_in_any_order(admin)
         await whoever_is_not_among_the_options_of_a_choice_is_found_by_name(admin)
         await sorted_events_say_how_far_they_go(admin)
+        await what_cannot_be_sorted_by_is_refused(admin)
 
 
 async def page(admin: Admin, path: str) -> str:
@@ -123,3 +124,15 @@ async def sorted_events_say_how_far_they_go(admin: Admin) -> None:
     assert status == 200
     assert answer["sorted_since"] == "2026-11-21T10:00:00.000Z"
     assert answer["events"][0]["name"] in ("anthropic", "configuration", "key-00000", "key-00001")
+
+
+async def what_cannot_be_sorted_by_is_refused(admin: Admin) -> None:
+    for path, wrong in (
+        ("/api/governance/users", "sort_by=budget"), ("/api/governance/teams", "sort_by=spent"),
+        ("/api/governance/virtual-keys", "order=up"), ("/api/finance/allocations", "sort_by=virtual_key"),
+        ("/api/finance/statements?month=2026-10", "sort_by=cost"),
+        ("/api/finance/corrections?month=2026-10", "limit=5001"),
+        ("/governance/teams", "sort_by=spent"), ("/events", "order=up"), ("/finance/closes", "sort_by=checksum"),
+    ):  # fmt: skip
+        status, answer, _ = await admin.call("GET", f"{path}{'&' if '?' in path else '?'}{wrong}")
+        assert (status, answer["error"]["field"]) == (400, wrong.partition("=")[0]), path

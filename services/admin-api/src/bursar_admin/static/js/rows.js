@@ -18,4 +18,6 @@ document.addEventListener("keydown", (event) => {
   selected()?.setAttribute("aria-selected", "false");
   next?.setAttribute("aria-selected", "true");
   next?.scrollIntoView({ block: "nearest" });
+  // Focus goes along: it is seen and heard where one is, and Enter opens that row.
+  next?.querySelector("[data-row]")?.focus({ preventScroll: true });
 });
