@@ -169,7 +169,8 @@ REPEATABLE = re.compile(
     r"CREATE TABLE IF NOT EXISTS bursar\.|CREATE OR REPLACE VIEW bursar\.|"
     r"CREATE MATERIALIZED VIEW IF NOT EXISTS bursar\.|INSERT INTO bursar\.expired_events SELECT|"  # a replacing table
     r"ALTER TABLE bursar\.\w+\s+"
-    r"(ADD (COLUMN|INDEX) IF NOT EXISTS .+(,\n\s+ADD COLUMN IF NOT EXISTS .+)*|MODIFY COMMENT '[^']*')\Z"
+    r"(ADD (COLUMN|INDEX) IF NOT EXISTS .+(,\n\s+ADD COLUMN IF NOT EXISTS .+)*|MODIFY COMMENT '[^']*'|"
+    r"COMMENT COLUMN .+(,\n\s+COMMENT COLUMN .+)*)\Z"
 )
 
 

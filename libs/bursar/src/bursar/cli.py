@@ -149,6 +149,27 @@ def rebuild(store: str, home: str) -> None:
         raise click.ClickException(str(refusal)) from None
 
 
+@main.command()
+@click.argument("what", type=click.Choice(["list", "verify", "restore"]))
+@click.argument("months", nargs=-1)
+@click.option("--home", default="~/.bursar", envvar="BURSAR_HOME", show_default=True, help="Home of the local Bursar.")
+def archive(what: str, months: tuple[str, ...], home: str) -> None:
+    """Requests that left ClickHouse for the folder BURSAR_USAGE_ARCHIVE: months such as 2026-03; none named: all.
+
+    `verify` reads every file and compares it with what was written. `restore` puts the requests into the table
+    bursar.usage_restored, in place of what is there: to look at, no sum or page reads it.
+    """
+    import os
+
+    from bursar.home import Home, StartRefused
+    from bursar.rebuild import run
+
+    try:
+        sys.exit(run("archive", Home.at(home), os.environ, click.echo, (what, *months)))
+    except StartRefused as refusal:
+        raise click.ClickException(str(refusal)) from None
+
+
 @main.group()
 def topics() -> None:
     """The event log's topics on Kafka (separately run services)."""

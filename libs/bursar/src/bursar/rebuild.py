@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from bursar.engines import redis_answers, redis_argv
@@ -19,12 +19,18 @@ from bursar.home import Home, HomeLock, StartRefused
 from bursar.processes import Part
 from bursar.supervisor import Stopped, Supervisor, end_leftovers
 
-COMMANDS = {"ledger": "bursar_enforcer.rebuild", "analytics": "bursar_aggregator.rebuild"}
+COMMANDS = {
+    "ledger": "bursar_enforcer.rebuild",
+    "analytics": "bursar_aggregator.rebuild",
+    "archive": "bursar_aggregator.archive_command",
+}
 
 
-def run(store: str, home: Home, environ: Mapping[str, str], tell: Callable[[str], None]) -> int:
-    """The rebuild's exit code. Raises StartRefused."""
-    argv = [sys.executable, "-P", "-m", COMMANDS[store]]
+def run(
+    store: str, home: Home, environ: Mapping[str, str], tell: Callable[[str], None], arguments: Sequence[str] = ()
+) -> int:
+    """The exit code of the service's own command, which gets the ``arguments``. Raises StartRefused."""
+    argv = [sys.executable, "-P", "-m", COMMANDS[store], *arguments]
     if environ.get("BURSAR_KAFKA_BOOTSTRAP"):
         return subprocess.run(argv, env=dict(environ), check=False).returncode
     if not home.log_database.exists():
@@ -52,7 +58,7 @@ def _environment(store: str, home: Home, environ: Mapping[str, str], clickhouse_
 def _beside_running(store: str, home: Home, environ: Mapping[str, str], argv: list[str]) -> int:
     """`bursar up` runs: use its Redis, or its analytics over HTTP."""
     port = 0
-    if store == "analytics":
+    if store != "ledger":
         with suppress(OSError, ValueError):
             port = int(home.clickhouse_address.read_text().rpartition(":")[2])
         if not port:
@@ -63,7 +69,7 @@ def _beside_running(store: str, home: Home, environ: Mapping[str, str], argv: li
 def _offline(store: str, home: Home, environ: Mapping[str, str], argv: list[str], tell: Callable[[str], None]) -> int:
     """Nothing runs: open the store for the occasion."""
     environment = _environment(store, home, environ, 0)
-    if store == "analytics":
+    if store != "ledger":
         return subprocess.run(argv, env=environment, check=False).returncode
     home.prepare()
     supervisor = Supervisor(home, tell, tie_by_pipe=sys.platform != "linux")

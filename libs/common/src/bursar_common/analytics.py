@@ -135,6 +135,20 @@ class Analytics:
             )
         )
 
+    async def export(self, sql: str, output_format: str) -> bytes:
+        """The whole answer of a SELECT in one of ClickHouse's formats, held in memory.
+
+        Raises AnalyticsUnavailable, AnalyticsRefused."""
+        return await self._call(lambda client: bytes(client.raw_query(sql, fmt=output_format)))
+
+    async def import_block(self, table: str, names: Sequence[str], data: bytes, input_format: str) -> None:
+        """Insert what :meth:`export` gave. Raises AnalyticsUnavailable (the rows may be in), AnalyticsRefused."""
+        await self._call(
+            lambda client: client.raw_insert(
+                f"{DATABASE}.{table}", column_names=list(names), insert_block=data, fmt=input_format
+            )
+        )
+
     async def close(self) -> None:
         """Disconnect. Idempotent."""
         client, self._client = self._client, None

@@ -95,8 +95,15 @@ class Settings(BaseModel):
     """Seconds without a renewal after which a hold expires; the edge renews every sixth of it. The same in edge and
     enforcer."""
     usage_retention_days: int = Field(400, ge=1, le=36500)
-    """Days that Kafka keeps usage events, by ``bursar topics apply`` and by the check at start. The SQLite log keeps
-    them for ever."""
+    """Days that the event log keeps usage events: Kafka by ``bursar topics apply`` and the check at start; the SQLite
+    log deletes older ones that are in ClickHouse."""
+    usage_rows_days: int = Field(0, ge=0, le=36500)
+    """Aggregator: days that ClickHouse keeps requests at least. They leave by whole UTC months, once a month is closed,
+    its books are stored and its sums complete; sums and books stay. 0: as long as the log, less 31 days, which is also
+    the most without ``BURSAR_USAGE_ARCHIVE``."""
+    usage_archive: str = Field("", max_length=4096)
+    """Aggregator: absolute path of a folder that requests are written to, as Parquet files, and read back from, before
+    they leave ClickHouse. In a cluster one folder that all replicas have. Empty: they are not archived."""
     usage_storage_policy: str = Field("", pattern="^[A-Za-z0-9_-]{0,64}$")
     """Aggregator with a ClickHouse server: storage policy of the table of requests, from the server's configuration.
     Empty: as it is."""

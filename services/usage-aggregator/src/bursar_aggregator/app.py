@@ -15,9 +15,11 @@ from bursar_aggregator.destination import embedded, open_analytics, until_migrat
 from bursar_aggregator.figures import Figures
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.hours import HourNotes, sum_up_hours
+from bursar_aggregator.left import LeftMonths
 from bursar_aggregator.log_worker import LogWorker
 from bursar_aggregator.migrations import SchemaMismatch
 from bursar_aggregator.people import follow_people
+from bursar_aggregator.rows_retention import check_retention, keep_rows
 from bursar_aggregator.tiering import check_tiering, set_tiering
 from bursar_aggregator.writer import InsertRefused, UsageWriter
 from bursar_common.analytics import AnalyticsRefused
@@ -37,6 +39,7 @@ def main() -> int:
         settings = load_settings(os.environ)
         configure_logging(SERVICE, settings.log_level)
         check_tiering(settings)
+        check_retention(settings)
         if settings.kafka_bootstrap:
             from bursar_aggregator.faust_app import run_faust
 
@@ -72,8 +75,8 @@ async def serve_one_machine(settings: Settings) -> int:
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
         await event_log.start()
-        keep = FirstArrivals(analytics, time.time).keep
-        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
+        keep, part = FirstArrivals(analytics, time.time).keep, LeftMonths(analytics, time.time).part
+        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep, part=part)
         worker = LogWorker(event_log, writer)
         health = Health(lambda: writer.why_waiting or worker.why_unready)
         content = ContentJob(analytics, event_log, settings)
@@ -86,6 +89,7 @@ async def serve_one_machine(settings: Settings) -> int:
             follow_people(analytics, event_log, stack)
             follow_books(analytics, event_log, stack)
             sum_up_hours(analytics, stack)
+            keep_rows(analytics, event_log, settings, SystemClock().now_ms, stack)
             content.start(stack, read_topic=True)
         await worker.run(stop)
     return 0

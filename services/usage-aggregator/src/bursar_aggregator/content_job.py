@@ -190,12 +190,19 @@ async def set_retention(analytics: Analytics, days: int) -> None:
         log.info("content is kept", days=days)
 
 
-async def forget_before(event_log: SqliteEventLog, topic: str, before_ms: int) -> None:
-    """Delete the topic's records appended before a moment; Kafka does it by itself. Raises LogUnavailable."""
+async def forget_before(
+    event_log: SqliteEventLog, topic: str, before_ms: int, *, below: int | None = None, at_once: int = PRUNE_AT_ONCE
+) -> None:
+    """Delete the topic's records appended before a moment (``below``: and below that offset), ``at_once`` in a step;
+    Kafka does it by itself. Raises LogUnavailable."""
     while True:
         begin = await event_log.begin_offset(topic, 0)
-        records = await event_log.read(topic, 0, begin, max_records=PRUNE_AT_ONCE)
-        old = [record.offset for record in records if record.appended_at_ms < before_ms]
+        records = await event_log.read(topic, 0, begin, max_records=at_once)
+        old = [
+            record.offset
+            for record in records
+            if record.appended_at_ms < before_ms and (below is None or record.offset < below)
+        ]
         if not old:
             return
         await event_log.delete_before(topic, old[-1] + 1)

@@ -32,8 +32,10 @@ from bursar_aggregator.faust_consumer import stop_without_kafka
 from bursar_aggregator.figures import Figures
 from bursar_aggregator.health import Health, serve_health
 from bursar_aggregator.hours import HourNotes, sum_up_hours
+from bursar_aggregator.left import LeftMonths
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.people import follow_people
+from bursar_aggregator.rows_retention import keep_rows
 from bursar_aggregator.tiering import set_tiering
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S, UsageWriter
 from bursar_common.clock import SystemClock
@@ -172,8 +174,8 @@ async def serve_faust(settings: Settings) -> int:
         analytics = await open_analytics(settings, stack)
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
-        keep = FirstArrivals(analytics, time.time).keep
-        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep)
+        keep, part = FirstArrivals(analytics, time.time).keep, LeftMonths(analytics, time.time).part
+        writer = UsageWriter(analytics, event_log, touch=HourNotes(analytics).touch, keep=keep, part=part)
         content = ContentJob(analytics, event_log, settings)
         job = FaustJob(settings, writer, content.writer)
         probe = LogProbe(event_log)
@@ -191,6 +193,7 @@ async def serve_faust(settings: Settings) -> int:
         follow_people(analytics, event_log, stack)
         follow_books(analytics, event_log, stack)
         sum_up_hours(analytics, stack)
+        keep_rows(analytics, event_log, settings, SystemClock().now_ms, stack)
         content.start(stack, read_topic=False)
         await _work(job, stop)
         if job.failure is not None:

@@ -227,6 +227,7 @@ LEFT JOIN
     FROM bursar.usage_hours_built AS x GROUP BY x.hour
 ) AS b ON b.hour = t.hour
 WHERE t.hour != toDateTime(0, 'UTC')
+  AND t.hour >= (SELECT toDateTime(kept_from, 'UTC') FROM bursar.usage_kept)
   AND t.touched_at + INTERVAL {settled_s} SECOND < now64(3)
   AND (b.hour != t.hour OR b.built_at <= t.touched_at + INTERVAL {settled_s} SECOND OR b.form < {FORM})
 ORDER BY t.hour DESC LIMIT {HOURS_A_LOOK}"""

@@ -25,6 +25,7 @@ from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
 from bursar_aggregator.content_job import replay_content
 from bursar_aggregator.destination import embedded, open_analytics
 from bursar_aggregator.hours import HourNotes
+from bursar_aggregator.left import LeftMonths
 from bursar_aggregator.migrations import SchemaMismatch, load_migrations, migrate
 from bursar_aggregator.rows import TABLE
 from bursar_aggregator.writer import InsertRefused, UsageWriter
@@ -40,6 +41,7 @@ log = structlog.get_logger()
 
 CONNECT_S = 2.0
 """Seconds in which a front on this machine accepts a connection, if there is one."""
+NOTHING_LEFT = "1970-01-01"
 READ_WAIT_S = 5.0
 """Seconds to wait for a record that is known to be there (Kafka answers in well under one)."""
 
@@ -51,12 +53,18 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     await migrate(analytics, load_migrations())
     partitions = range(await event_log.partitions(topic))
     begins = {partition: await event_log.begin_offset(topic, partition) for partition in partitions}
-    await analytics.command(_emptying(begins))
-    # Sums of what was emptied count no more: hours are read request by request until they are summed up again.
-    await analytics.command("TRUNCATE TABLE bursar.usage_hours_built")
-    await analytics.command("TRUNCATE TABLE bursar.usage_days_built")
-    keep = FirstArrivals(analytics, time.time).keep
-    writer = UsageWriter(analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch, keep=keep)
+    (kept,) = await analytics.query("SELECT toString(taken_from) AS first FROM bursar.usage_kept")
+    await analytics.command(_emptying(begins, kept["first"]))
+    # Sums of what was emptied count no more: hours are read request by request until they are summed up again. Those of
+    # months whose requests have left stay: they are all there is.
+    await analytics.command(_discarding("usage_hours_built", "hour", kept["first"]))
+    await analytics.command(_discarding("usage_days_built", "day", kept["first"]))
+    if kept["first"] == NOTHING_LEFT and not any(begins.values()):
+        await analytics.command("TRUNCATE TABLE bursar.booked_months")  # made again, and compared with the closes again
+    keep, part = FirstArrivals(analytics, time.time).keep, LeftMonths(analytics, time.time).part
+    writer = UsageWriter(
+        analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch, keep=keep, part=part
+    )
     count = 0
     for partition in partitions:
         end = await event_log.end_offset(topic, partition)
@@ -79,16 +87,26 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     return count
 
 
-def _emptying(begins: dict[int, int]) -> str:
-    if not any(begins.values()):
+def _discarding(table: str, unit: str, first: str) -> str:
+    if first == NOTHING_LEFT:
+        return f"TRUNCATE TABLE bursar.{table}"
+    return f"ALTER TABLE bursar.{table} DELETE WHERE {unit} >= toDate('{first}') SETTINGS mutations_sync = 2"
+
+
+def _emptying(begins: dict[int, int], first: str) -> str:
+    if not any(begins.values()) and first == NOTHING_LEFT:
         return f"TRUNCATE TABLE bursar.{TABLE}"
     kept = " OR ".join(f"(log_partition = {partition} AND log_offset < {begin})" for partition, begin in begins.items())
+    if first != NOTHING_LEFT:
+        kept += (
+            f" OR started_at < toDateTime64('{first} 00:00:00', 3, 'UTC')"  # about to leave: it would not go in again
+        )
     return f"ALTER TABLE bursar.{TABLE} DELETE WHERE NOT ({kept}) SETTINGS mutations_sync = 2"
 
 
 async def main(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
-        analytics = await _analytics(settings, stack)
+        analytics = await reach_analytics(settings, stack)
         event_log = open_log(settings)
         stack.push_async_callback(event_log.close)
         await event_log.start()
@@ -100,7 +118,8 @@ async def main(settings: Settings) -> int:
     return 0
 
 
-async def _analytics(settings: Settings, stack: AsyncExitStack) -> Analytics:
+async def reach_analytics(settings: Settings, stack: AsyncExitStack) -> Analytics:
+    """Whatever runs: the server, the front of a running aggregator, or else the engine itself."""
     if not embedded(settings) or not await _front_runs(settings.clickhouse_listen):
         return await open_analytics(settings, stack)
     analytics = Analytics(

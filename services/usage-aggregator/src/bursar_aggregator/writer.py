@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from bursar_aggregator.batch import Batch, batch_of
+from bursar_aggregator.batch import Batch, SetAside, batch_of
 from bursar_aggregator.dead_letters import bury
+from bursar_aggregator.left import REASON, place_of
 from bursar_aggregator.metrics import WRITE
 from bursar_aggregator.rows import COLUMN_TYPES, COLUMNS, TABLE
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
@@ -25,6 +26,9 @@ LONGEST_RETRY_S = 5.0
 MAX_REFUSED_TRIES = 5
 """Tries of an insert that ClickHouse answers with an error of its own (not: is away). An error may pass while a schema
 is being changed; after some 3 s it is taken as final and the process stops, with nothing acknowledged."""
+
+
+Rows = Sequence[tuple[Any, ...]]
 
 
 class InsertRefused(Exception):
@@ -52,7 +56,8 @@ class UsageWriter:
     A crash before the insert: the batch is read again. Between insert and acknowledgement: it is read and inserted
     again, and the rows merge with their twins. ``why_waiting`` says what it waits for, empty when it does not.
     ``touch`` is told of rows right before they are inserted (see :mod:`bursar_aggregator.hours`); ``keep`` answers
-    which of them to insert (see :mod:`bursar_aggregator.arrivals`)."""
+    which of them to insert (see :mod:`bursar_aggregator.arrivals`), ``part`` which of them come too late for their
+    month and are set aside (see :mod:`bursar_aggregator.left`)."""
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class UsageWriter:
         bury_poison: bool = True,
         touch: Callable[[Sequence[tuple[Any, ...]]], Awaitable[None]] | None = None,
         keep: Callable[[Sequence[tuple[Any, ...]]], Awaitable[Sequence[tuple[Any, ...]]]] | None = None,
+        part: Callable[[Rows], Awaitable[tuple[Rows, Rows]]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._analytics = analytics
@@ -69,6 +75,7 @@ class UsageWriter:
         self._bury_poison = bury_poison
         self._touch = touch
         self._keep = keep
+        self._part = part
         self._sleep = sleep
         self.why_waiting = ""
         self.written = Written()
@@ -79,14 +86,20 @@ class UsageWriter:
         began_s = asyncio.get_running_loop().time()
         batch = batch_of(records)
         if batch.rows:
-            await self._until_done(lambda: self._insert(batch))
+            too_late: list[tuple[Any, ...]] = []
+            await self._until_done(lambda: self._insert(batch, too_late))
+            batch = _without(batch, too_late, records)
         if batch.set_aside and self._bury_poison:
             await self._until_done(lambda: bury(self._event_log, batch.set_aside))
         self.written.add(batch, asyncio.get_running_loop().time() - began_s)
         return batch
 
-    async def _insert(self, batch: Batch) -> None:
+    async def _insert(self, batch: Batch, too_late: list[tuple[Any, ...]]) -> None:
         rows = batch.rows
+        if self._part is not None:
+            rows, too_late[:] = await self._part(rows)
+            if not rows:
+                return
         if self._keep is not None:
             rows = await self._keep(rows)
             if not rows:
@@ -118,3 +131,13 @@ class UsageWriter:
                 return
             await self._sleep(wait_s)
             wait_s = min(wait_s * 2, LONGEST_RETRY_S)
+
+
+def _without(batch: Batch, too_late: Rows, records: Sequence[LogRecord]) -> Batch:
+    """The batch with those rows among what is set aside."""
+    if not too_late:
+        return batch
+    places = {place_of(row) for row in too_late}
+    gone = [SetAside(each, REASON) for each in records if (each.topic, each.partition, each.offset) in places]
+    rows = [row for row in batch.rows if place_of(row) not in places]
+    return Batch(rows, [*batch.set_aside, *gone])

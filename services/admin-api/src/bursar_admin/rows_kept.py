@@ -1,0 +1,51 @@
+"""From when on requests are kept: what is older has left ClickHouse, and only sums and books know of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from bursar_admin.errors import Refusal
+from bursar_common.clock import Clock, rfc3339
+
+ASK_AGAIN_S: Final = 60.0
+"""Seconds that an answer serves for: months leave once a month."""
+QUESTION: Final = (
+    "SELECT toUnixTimestamp(toDateTime(kept_from, 'UTC')) AS kept_from_s, archive FROM bursar.usage_kept",
+    dict[str, Any](),
+)
+
+
+class Asks(Protocol):
+    async def rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]: ...
+
+
+def sentence(kept_from_ms: int, archive: str) -> str:
+    """What is said of requests before then; empty: all are kept."""
+    if not kept_from_ms:
+        return ""
+    where = f"they are archived in {archive.rpartition('/')[0]}" if archive else "they were not archived"
+    day = rfc3339(kept_from_ms)[:10]
+    return f"Requests before {day} (UTC) are no longer kept; {where}. Sums and books still count them."
+
+
+class RowsKept:
+    def __init__(self, analytics: Asks, clock: Clock) -> None:
+        self._analytics = analytics
+        self._clock = clock
+        self._asked_at_s: float | None = None
+        self._from_ms = 0
+        self._said = ""
+
+    async def before(self, moment_ms: int) -> str:
+        """The sentence where requests of before ``moment_ms`` are asked for and have left; empty where not, and while
+        ClickHouse does not say."""
+        now_s = self._clock.monotonic_s()
+        if self._asked_at_s is None or now_s - self._asked_at_s >= ASK_AGAIN_S:
+            try:
+                rows = await self._analytics.rows(*QUESTION)
+            except Refusal:
+                return ""
+            self._from_ms = int(rows[0]["kept_from_s"]) * 1000 if rows else 0
+            self._said = sentence(self._from_ms, rows[0]["archive"] if rows else "")
+            self._asked_at_s = now_s
+        return self._said if moment_ms < self._from_ms else ""

@@ -1,0 +1,86 @@
+"""Which requests may leave, and when; what comes for months that have left. Pure."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar_aggregator import archive, stored_books
+from bursar_aggregator.archive import stretches as file_stretches
+from bursar_aggregator.leaving import MonthState, is_due, rows_days, why_not
+from bursar_aggregator.left import parted
+from bursar_aggregator.rows import COLUMNS
+from bursar_common.finance import month_bounds_ms
+from bursar_common.settings import Settings, SettingsError
+
+DAY_MS = 86_400_000
+
+
+def state(**fields: object) -> MonthState:
+    return MonthState(**({"month": "2026-03", "stored": True, "open_charges": 0, "days_open": 0, "days": 31} | fields))  # type: ignore[arg-type]
+
+
+def test_without_an_archive_requests_are_kept_no_longer_than_the_log() -> None:
+    assert rows_days(Settings()) == 400 - 31
+    assert rows_days(Settings(usage_rows_days=90)) == 90
+    assert rows_days(Settings(usage_rows_days=369)) == 369
+    with pytest.raises(SettingsError, match="no longer than the log: at most BURSAR_USAGE_RETENTION_DAYS less 31"):
+        rows_days(Settings(usage_rows_days=370))
+    assert rows_days(Settings(usage_rows_days=3_000, usage_archive="/archive")) == 3_000
+    assert rows_days(Settings(usage_archive="/archive")) == 369
+
+
+def test_a_month_is_due_when_its_last_day_is_old_enough() -> None:
+    end_ms = month_bounds_ms("2026-03")[1]
+    assert not is_due("2026-03", end_ms + 90 * DAY_MS - 1, 90)
+    assert is_due("2026-03", end_ms + 90 * DAY_MS, 90)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, ""),
+        ({"stored": False}, "books are not stored"),
+        ({"open_charges": 2}, "2 of its charges"),
+        ({"days_open": 1}, "sums of 1 of its days"),
+        ({"days": 0}, "sums of all of its days"),
+    ],
+)
+def test_a_month_stays_until_everything_shown_of_it_is_held_elsewhere(fields: dict[str, object], said: str) -> None:
+    why = why_not(state(**fields))
+    assert said in why
+    assert bool(why) == bool(said)
+
+
+def row(started_ms: int, offset: int, partition: int = 0) -> tuple[object, ...]:
+    given = {"started_at": started_ms, "log_topic": "t", "log_partition": partition, "log_offset": offset}
+    return tuple(given.get(name) for name in COLUMNS)
+
+
+def test_what_comes_too_late_is_set_aside_and_what_was_counted_is_passed_over() -> None:
+    counted = {("t", 0): 100}
+    young, replayed, unknown, other = row(50, 7), row(49, 99), row(49, 100), row(10, 1, partition=3)
+    assert parted([young, replayed, unknown, other], 50, counted) == ([young], [unknown, other])
+    assert parted([young], 0, {}) == ([young], [])
+
+
+def test_files_are_of_a_day_or_of_as_many_hours_as_fit() -> None:
+    hour = archive.HOUR_MS
+    rows = {0: 10, 5 * hour: 20, DAY_MS: 60_000, DAY_MS + hour: 60_000, DAY_MS + 2 * hour: 30_000}
+    assert file_stretches(0, 3 * DAY_MS, rows) == [
+        (0, DAY_MS), (DAY_MS, DAY_MS + hour), (DAY_MS + hour, 2 * DAY_MS),
+    ]  # fmt: skip
+
+
+def test_a_month_is_stored_whole_from_the_beginning_of_time_to_its_end() -> None:
+    from_ms, to_ms = month_bounds_ms("2026-02")
+    assert stored_books.stretches("2026-02", {}) == [(0, to_ms)]
+    busy = {from_ms + day * DAY_MS: 600_000 for day in range(28)}
+    found = stored_books.stretches("2026-02", busy)
+    assert (found[0], found[-1][1], len(found)) == ((0, from_ms + DAY_MS), to_ms, 28)
+    assert all(one[1] == two[0] for one, two in zip(found, found[1:], strict=False))
+
+
+@pytest.mark.parametrize("value", ["relative/folder", "s3://bucket/x", "file:///x"])
+def test_an_archive_is_a_folder(value: str) -> None:
+    with pytest.raises(SettingsError, match="absolute path"):
+        archive.check_archive(value)
