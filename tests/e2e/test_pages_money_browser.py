@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -136,4 +137,132 @@ def test_a_limit_says_whom_it_would_have_refused_and_observe_goes_there_and_back
             expect(line).to_contain_text("$77.50")
             (budget,) = world.api(f"/api/governance/teams/{team}")["team"]["budgets"]
             assert (budget["enforcement"], budget["max_limit"]) == (enforcement, 77.5)
+        tab.check()
+
+
+def test_a_corrected_request_says_what_it_was_who_changed_it_and_why(world: World) -> None:
+    record = world.api("/api/logs?outcome=completed&provider=anthropic&min_cost_usd=0.05&limit=1")["logs"][0]
+    body = {"request_id": record["id"], "cost_nusd": -10_000_000, "reason": "Billed twice <b>by the provider</b>"}
+    made = put(world, "POST", "/api/finance/corrections", body)["correction"]
+    corrected = record["cost_nusd"] - 10_000_000
+    with open_tab(world.browser, world.url) as tab:
+
+        def shown() -> bool:
+            page = tab.open(f"/logs?request={record['id']}&provider=anthropic")
+            return page.get_by_role("heading", name="Corrected").count() == 1
+
+        eventually_shown(shown)
+        page = tab.page
+        row = page.locator(f"tr[data-open='{record['id']}']").locator("[data-col=cost]")
+        assert exact(row.locator(".num").first) == corrected
+        assert exact(row.locator(".was")) == record["cost_nusd"]
+        panel = page.get_by_role("complementary", name="Request")
+        section = panel.locator("section", has=page.get_by_role("heading", name="Corrected"))
+        assert [exact(cell) for cell in section.locator("td.right[title]").all()] == [
+            record["cost_nusd"], -10_000_000, corrected,
+        ]  # fmt: skip
+        expect(section).to_contain_text("local")
+        link = section.get_by_role("link", name=body["reason"])
+        # The sum of the arithmetic is what was billed then.
+        billed = panel.locator("tfoot tr", has_text="Billed, as recorded").locator("td.right")
+        assert exact(billed) == record["cost_nusd"]
+        section.scroll_into_view_if_needed()
+        looked_at(tab, "request-corrected")
+        tab.look()
+        link.click()
+        page.wait_for_url(re.compile(made["correction_id"]))
+        expect(page.locator("main")).to_contain_text(body["reason"])
+        tab.check()
+
+
+def eventually_shown(shown: Callable[[], bool], tries: int = 30) -> None:
+    """ClickHouse has it a moment after the log."""
+    for _ in range(tries):
+        if shown():
+            return
+        time.sleep(0.5)
+    raise AssertionError("it never showed")
+
+
+def test_sessions_open_beside_the_list_and_columns_are_chosen(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/sessions")
+        rows = page.locator("#session-rows tr[data-open]")
+        panel = page.get_by_role("complementary", name="Session")
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        expect(panel.get_by_role("heading", name="What made it dear")).to_be_visible()
+        chosen = str(rows.nth(1).get_attribute("data-open"))
+        assert f"open={chosen}" in page.url
+        session = world.api(f"/api/sessions/{chosen}")["session"]
+        assert exact(panel.locator(".big")) == (session["cost_nusd"] or session["list_cost_nusd"])
+        page.keyboard.press("k")
+        expect(rows.first).to_have_attribute("aria-selected", "true")
+        first = str(rows.first.get_attribute("data-open"))
+        expect(panel.get_by_role("link", name="Open the session")).to_have_attribute(
+            "href", re.compile(f"/sessions/{first}")
+        )
+        looked_at(tab, "session-panel")
+        tab.look()
+        # The address opens it again; Esc closes it and takes it out of the address.
+        page = tab.open(page.url.removeprefix(world.url))
+        expect(panel).to_contain_text("Cost of each turn")
+        page.keyboard.press("Escape")
+        expect(panel).to_be_hidden()
+        assert "open=" not in page.url
+        rows.nth(2).locator("[data-col=who]").click()
+        expect(panel).to_be_visible()
+        panel.get_by_role("button", name="Close").click()
+        page.locator("summary", has_text="Columns").click()
+        page.get_by_role("checkbox", name="Models").uncheck()
+        page = tab.open("/sessions?sort_by=cost")
+        expect(page.get_by_role("columnheader", name="Models")).to_be_hidden()
+        expect(page.get_by_role("columnheader", name="Cost")).to_have_attribute("aria-sort", "descending")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Sessions as CSV").click()
+        text = download.value.path().read_text()
+        assert "Models" not in text.splitlines()[0]
+        assert len(text.splitlines()) == rows.count() + 1
+        panel_link = rows.first.locator("a[data-row]")
+        panel_link.click(modifiers=["Control"])
+        expect(panel).to_be_hidden()
+        tab.check()
+
+
+def test_sessions_and_insights_are_compared_where_the_switch_stands(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        for path, figures in (
+            ("/sessions?range=7d", ".sums .delta"),
+            ("/insights?range=7d", ".jump .delta, .big .delta"),
+        ):
+            page = tab.open(path)
+            assert page.locator(figures).count() > 0
+            page.get_by_role("banner").get_by_role("switch", name="Compare").click()
+            page.wait_for_url(re.compile("compare=0"))
+            tab.settled()
+            expect(page.locator(figures)).to_have_count(0)
+            tab.check()
+        page = tab.open("/sessions?range=7d")
+        zone = ZoneInfo("Europe/Berlin")
+        today = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        start = int((today - timedelta(days=6)).timestamp())
+        whole = world.api(f"/api/sessions?from={start}&compare=previous&limit=1")["summary"]
+        assert int(str(page.locator(".sums .num").first.get_attribute("title")).replace(",", "")) == whole["sessions"]
+        assert exact(page.locator(".sums span", has_text="spent").locator(".num").first) == whole["cost_nusd"]
+
+
+def test_short_opus_answers_are_told_apart_by_their_tool_calls(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/insights")
+        card = page.locator("#opus_like_sonnet")
+        sorted_out = [
+            int(str(number.get_attribute("title")).replace(",", "")) for number in card.locator(".steps dd .num").all()
+        ]
+        opus, short, few, more, unknown = sorted_out[:5]
+        assert opus >= short == few + more + unknown
+        assert min(few, more, unknown) > 0
+        expect(card.locator(".unknown")).to_contain_text("tool calls unknown, not counted")
+        expect(card.locator(".rule")).to_contain_text("at most 1 tool call")
+        assert accessibility_faults(page) == []
         tab.check()

@@ -21,6 +21,7 @@ from tests.harness.usage_events import usage, usage_record
 
 HTML_NAME = 'R&D <img src=x onerror="document.title=1"> "Söhne"'
 LONG_NAME = "a-team-whose-name-has-one-hundred-and-twenty-characters-" + "x" * 64
+TOOLS_KNOWN_DAYS = 15
 SHARES = {"platform": 0.62, "data-science": 0.87, "payments": 1.02, "mobile": 0.31}
 """Part of its month's budget that each team will have spent."""
 
@@ -172,6 +173,7 @@ def _record(
             requested_model=turn.model,
             stream=True,
             max_tokens=32_000,
+            **_tools(turn),
             client_version="2.0.51" if turn.session_id else "",
             price_book_id=book if sent else "",
             input_tokens=turn.input_tokens if sent else None,
@@ -187,6 +189,13 @@ def _record(
             charged_to=tuple(name for name, since_ms in counters if sent and turn.started_at_ms >= since_ms),
         )
     )
+
+
+def _tools(turn: Turn) -> dict[str, Any]:
+    """As Claude Code's requests have them; those of older gateways do not say."""
+    if not turn.output_tokens or turn.started_at_ms < (time.time() - TOOLS_KNOWN_DAYS * 86_400) * 1000:
+        return {"tools_offered": None, "tool_uses": None}
+    return {"tools_offered": 17, "tool_uses": int(turn.request_id[-1], 16) % 4}
 
 
 async def seed_oddities(gateway: Gateway, found: Seeded) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bursar_admin.budget_totals import covering, tightest, total
+from bursar_admin.budget_totals import attention, counters, covering, tightest, total
 from bursar_admin.projection import Projection
 from bursar_admin.representation import Figures
 from bursar_common.governance import Budget, Customer, Team, VirtualKey
@@ -99,3 +99,16 @@ def test_what_they_come_to() -> None:
 def test_nothing_limits_nothing() -> None:
     none = total([], Figures({}))
     assert (none.budgets, none.limit_nusd, none.spent_nusd, none.resets_at_s) == (0, 0, 0, None)
+
+
+def test_whose_budgets_want_attention() -> None:
+    asked = counters(projection(), NOW_S)
+    by_budget = {each.budget.id: counter for counter, (_, _, each) in asked.items()}
+    # 17 and a half of 30 days are over: 58 of 100 is the pace of the limit.
+    spent = {"c": 59, "n1": 59, "n1d": 1, "s1": 30, "s2": 1, "a": 1, "aw": 0}
+    figures = Figures({by_budget[name]: Balance(by_budget[name], amount, 0, 0) for name, amount in spent.items()})
+    found = attention(asked, figures, NOW_S)
+    assert (found.budgets, found.over, found.near, found.soon) == (7, 1, 1, 1)
+    assert {document.id for _, document in found.owners} == {"north", "n1", "s1"}
+    unknown = attention(asked, Figures(None), NOW_S)
+    assert (unknown.budgets, unknown.over, unknown.near, unknown.soon, unknown.owners) == (7, 0, 0, 0, [])

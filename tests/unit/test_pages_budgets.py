@@ -1,42 +1,51 @@
-"""The tree of budgets, cut into pages."""
+"""The tree of budgets: teams below their customers, and how many budgets are in which state."""
 
 from __future__ import annotations
 
 import pytest
 
-from bursar_admin.pages.budgets import Owner, cut
+from bursar_admin.budget_totals import standing
+from bursar_admin.pages.budgets import Line, Owner, marks, tree
+from bursar_admin.pages.forecast import Forecast
 
 
-def owner(name: str, children: int = 0) -> Owner:
-    return Owner("team", name, name, 1, [], children=[owner(f"{name}.{number}") for number in range(children)])
+def owner(kind: str, name: str, *lines: Line) -> Owner:
+    return Owner(kind, name, name, 1, list(lines))
 
 
-def names(owners: list[Owner]) -> list[str]:
-    return [name for each in owners for name in (each.id, *(child.id for child in each.children))]
+def line(spent: int | None, limit: int, reached_at_s: int | None = None) -> Line:
+    return Line({}, 0, spent, 0, limit, Forecast(None, reached_at_s))
 
 
-TREE = [owner("a", 3), owner("b"), owner("c", 2)]
+def test_teams_stand_below_their_customer_by_name() -> None:
+    customers = [owner("customer", "Zeta"), owner("customer", "acme")]
+    teams = [(owner("team", name), above) for name, above in (("b", "acme"), ("A", "acme"), ("c", "gone"), ("d", None))]
+    found = tree(customers, teams, {"acme": 3, "A": 2, "": 9})
+    assert [(each.id, [child.id for child in each.children]) for each in found] == [
+        ("acme", ["A", "b"]), ("Zeta", []), ("c", []), ("d", []),
+    ]  # fmt: skip
+    assert (found[0].keys, found[0].children[0].keys, found[1].keys) == (3, 2, 0)
 
 
 @pytest.mark.parametrize(
-    ("offset", "most", "shown"),
+    ("spent", "limit", "soon", "said"),
     [
-        (0, 200, ["a", "a.0", "a.1", "a.2", "b", "c", "c.0", "c.1"]),
-        (0, 3, ["a", "a.0", "a.1"]),
-        # A customer stands above its teams again where they go on.
-        (3, 3, ["a", "a.2", "b", "c"]),
-        (6, 3, ["c", "c.0", "c.1"]),
-        (8, 3, []),
-        (0, 1, ["a"]),
+        (100, 100, False, "over"),
+        (101, 100, True, "over"),
+        (99, 100, True, "near"),
+        (80, 100, False, "near"),
+        (79, 100, False, ""),
+        (79, 100, True, "soon"),
+        (0, 0, False, "over"),
+        # What the ledger does not say is not guessed.
+        (None, 0, False, ""),
     ],
 )
-def test_pages_of_the_tree(offset: int, most: int, shown: list[str]) -> None:
-    found, total = cut(TREE, offset, most)
-    assert names(found) == shown
-    assert total == 8
+def test_how_a_budget_stands(spent: int | None, limit: int, soon: bool, said: str) -> None:
+    assert standing(spent, limit, soon) == said
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 5, 8, 9])
-def test_every_owner_stands_on_some_page(most: int) -> None:
-    seen = [name for offset in range(0, 8, most) for name in names(cut(TREE, offset, most)[0])]
-    assert set(seen) == set(names(TREE))
+def test_states_are_counted_of_owners_and_those_below() -> None:
+    above = owner("customer", "acme", line(50, 100, reached_at_s=9), line(None, 100))
+    above.children = [owner("team", "a", line(100, 100)), owner("team", "b", line(85, 100, reached_at_s=9))]
+    assert marks([above]) == {"budgets": 4, "over": 1, "near": 1, "soon": 1}

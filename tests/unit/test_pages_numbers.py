@@ -90,3 +90,25 @@ def test_forecast_goes_on_at_the_pace_so_far(
     spent: int | None, limit: int | None, now: int, expected: Forecast
 ) -> None:
     assert forecast(spent, limit, 0, 30 * DAY, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "total", "said"),
+    [
+        ([], 0, ""),
+        ([1_000_000_000, 2_000_000_000], 3_000_000_000, ""),
+        # Each is the nearest cent of what it stands for; together they are one off.
+        ([4_000_000, 14_000_000, 24_000_000], 42_000_000, "less"),
+        ([16_000_000, 26_000_000, 36_000_000], 78_000_000, "more"),
+        ([3_333_333_333] * 3, 9_999_999_999, "$0.01 less"),
+        # Below a cent as many digits as matter are shown, and added.
+        ([3_100_000, 1_200_000], 4_300_000, ""),
+    ],
+)
+def test_a_column_that_does_not_add_up_says_so(rows: list[int], total: int, said: str) -> None:
+    note = numbers.footing(rows, total)
+    assert bool(note) == bool(said)
+    assert said in note
+    shown = sum(float(numbers.money(each).strip("$").replace(",", "")) for each in rows)
+    off = round(shown - float(numbers.money(total).strip("$").replace(",", "")), 6)
+    assert (f"${abs(off):.2f}" in note) if note and abs(off) >= 0.01 else bool(off) == bool(note)

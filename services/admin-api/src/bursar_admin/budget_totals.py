@@ -1,4 +1,4 @@
-"""What an owner may spend in a day, a week and a month: the budgets of such windows that cover it, added up. Pure."""
+"""Many budgets at once: what may be spent in a day, a week and a month, and which of all want attention. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from bursar_admin.limits import window_of
+from bursar_admin.pages.forecast import forecast
 from bursar_admin.projection import Projection
 from bursar_admin.representation import Figures
 from bursar_admin.writes import zone_of
@@ -16,6 +17,8 @@ from bursar_common.scopes import counter_id
 WindowName = Literal["day", "week", "month"]
 WINDOWS: Final[Mapping[WindowName, tuple[str, ...]]] = {"day": ("1d", "24h"), "week": ("1w", "7d"), "month": ("1M",)}
 """Windows as budgets have them, by what people call them."""
+NEAR: Final = 0.8
+"""Part of a limit from which on a budget is marked."""
 RULE: Final = (
     "Of each owner the tightest budget of that window counts, an observed one only where none is enforced. Customers "
     "count before their teams: a team's budget is added only where its customer has none of that window. Spent is what "
@@ -99,6 +102,53 @@ def total(found: list[Covering], figures: Figures) -> Total:
         held_nusd=_sum(held),
         resets_at_s=ends.pop() if len(ends) == 1 else None,
     )
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How all budgets of customers and teams stand, and whose want attention."""
+
+    budgets: int
+    over: int
+    near: int
+    soon: int
+    """Will be spent before their reset at the pace so far; ``near`` ones are not among them."""
+    owners: list[tuple[str, Any]]
+    """(kind, document), by name, teams right behind their customer."""
+
+
+def counters(projection: Projection, now_s: int) -> dict[str, tuple[str, Any, Covering]]:
+    """Counter of every budget of a customer or team: kind and document of its owner, and the budget."""
+    found = {}
+    for kind in ("customer", "team"):
+        for document in projection.entities(kind).values():
+            zone = zone_of(projection, document) if document.budgets else ""
+            for budget in document.budgets:
+                each = Covering(budget, *window_of(budget, zone, now_s))
+                found[each.counter] = (kind, document, each)
+    return found
+
+
+def attention(asked: Mapping[str, tuple[str, Any, Covering]], figures: Figures, now_s: int) -> Attention:
+    """Where the ledger does not say, nothing is said."""
+    counts = {"over": 0, "near": 0, "soon": 0}
+    owners: dict[str, tuple[str, Any]] = {}
+    for counter, (kind, document, each) in asked.items():
+        spent, limit = figures.spent(counter), each.budget.limit_nusd
+        state = standing(spent, limit, forecast(spent, limit, each.start_s, each.end_s, now_s).spent_by_s is not None)
+        if state:
+            counts[state] += 1
+            owners[document.id] = kind, document
+    return Attention(len(asked), **counts, owners=list(owners.values()))
+
+
+def standing(spent_nusd: int | None, limit_nusd: int, soon: bool) -> str:
+    """``over``, ``near``, ``soon`` or empty."""
+    if spent_nusd is not None and spent_nusd >= limit_nusd:
+        return "over"
+    if spent_nusd is not None and spent_nusd >= NEAR * limit_nusd:
+        return "near"
+    return "soon" if soon else ""
 
 
 def _sum(amounts: list[int | None]) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 
@@ -63,6 +64,9 @@ class LogEntryAnswer(CountsAnswer, CostsAnswer):
     price_book_id: str
     tools_offered: int | None
     tool_uses: int | None
+    corrections: int
+    corrected_nusd: Annotated[int, Field(description="What corrections added; cost_nusd contains it.")]
+    corrected_usd: str
     latency_ms: int | None
     time_to_first_token_ms: int | None
 
@@ -73,6 +77,17 @@ class LogPageAnswer(TypedDict):
     limit: int
     offset: int
     next_cursor: str | None
+    looked_back_to: Annotated[
+        str | None,
+        Field(
+            description="Where a search for text ended because its time was up, maybe with fewer requests than asked "
+            "for: those from here on were looked at. next_cursor goes on from there. Null: the page is whole."
+        ),
+    ]
+    notice: Annotated[
+        str | None,
+        Field(description="Says from when on requests are kept, where those of before were asked for. Null: all are."),
+    ]
 
 
 class ArithmeticLineAnswer(TypedDict):
@@ -117,6 +132,15 @@ class ContentAnswer(TypedDict):
     redacted: int
 
 
+class CorrectionMadeAnswer(TypedDict):
+    correction_id: str
+    corrected_at: str
+    actor: str
+    reason: str
+    cost_nusd: int
+    cost_usd: str
+
+
 class LogDetailAnswer(LogEntryAnswer):
     upstream_request_id: str
     message_id: str
@@ -133,9 +157,9 @@ class LogDetailAnswer(LogEntryAnswer):
     bound_nusd: int
     bound_usd: str
     ended_at: str | None
-    corrections: int
-    corrected_nusd: int
-    corrected_usd: str
+    corrections_made: Annotated[
+        list[CorrectionMadeAnswer], Field(description="Oldest first; of the newest 5,000 corrections of all requests.")
+    ]
     arithmetic: ArithmeticAnswer
     charged_to: list[dict[str, Any]]
     log_position: dict[str, Any]

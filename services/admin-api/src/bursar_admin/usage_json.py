@@ -38,6 +38,8 @@ def log_entry(row: Mapping[str, Any], user: str) -> dict[str, Any]:
         "cost_usd": usd(row["cost_nusd"]),
         "list_cost_nusd": row["list_cost_nusd"],
         "list_cost_usd": usd(row["list_cost_nusd"]),
+        "corrections": row.get("corrections", 0),
+        **money("corrected", row.get("corrected_nusd", 0)),
         "latency_ms": row["latency_ms"],
         "time_to_first_token_ms": row["time_to_first_token_ms"],
     }

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from bursar_admin.budget_totals import standing
 from bursar_admin.desk import Desk
-from bursar_admin.errors import bad_field, not_found
+from bursar_admin.errors import Refusal, bad_field, not_found
 from bursar_admin.pages.api import everything
 from bursar_admin.pages.forecast import Forecast, forecast
 from bursar_admin.pages.frame import Frame, View
@@ -24,10 +25,9 @@ KINDS = {"customer": "customers", "team": "teams", "virtual_key": "virtual-keys"
 WORDS = {"customer": "Customer", "team": "Team", "virtual_key": "Key"}
 ATTENTION = "attention"
 """Value of ``show`` in the URL: only budgets that are spent, nearly so or going to be."""
-NEAR = 0.8
-"""Part of a limit from which on a budget is marked."""
-OWNERS_SHOWN = 200
-"""Customers and teams of one page of the tree: what a browser lays out at once, and again when figures change."""
+OWNERS_SHOWN = 100
+"""Customers and teams of one page of the tree: what a browser lays out at once, and again when figures change. Where
+there are more, teams come when their customer is opened."""
 KEYS_SHOWN = 100
 """Keys of one owner that are shown at once; the rest is asked for."""
 
@@ -63,13 +63,8 @@ class Line:
         """``over``, ``near`` or empty."""
         if self.spent is None:
             return ""
-        if self.spent >= self.limit:
-            return "over"
-        return "near" if self.spent >= NEAR * self.limit else ""
-
-    @property
-    def wants_attention(self) -> bool:
-        return bool(self.state) or self.forecast.spent_by_s is not None
+        found = standing(self.spent, self.limit, soon=False)
+        return found if found in ("over", "near") else ""
 
     @property
     def window(self) -> str:
@@ -90,6 +85,8 @@ class Owner:
     children: list[Owner] = field(default_factory=list)
     keys: int = 0
     """Virtual keys right below it, shown when it is opened."""
+    teams: int = 0
+    """Teams below a customer that are shown when it is opened; 0 where they are ``children``."""
     inactive: bool = False
     providers: tuple[str, ...] = ()
     """Of a key with a list of providers, in order."""
@@ -101,10 +98,6 @@ class Owner:
     @property
     def word(self) -> str:
         return WORDS[self.kind]
-
-    @property
-    def wants_attention(self) -> bool:
-        return any(line.wants_attention for line in self.lines)
 
 
 def whole_number(text: str) -> int:
@@ -177,30 +170,6 @@ def tree(
     return top
 
 
-def attentive(owners: list[Owner]) -> list[Owner]:
-    """Owners with a budget that is spent, nearly so or going to be, and those above them."""
-    found = []
-    for each in owners:
-        children = [child for child in each.children if child.wants_attention]
-        if children or each.wants_attention:
-            found.append(replace(each, children=children, keys=0))
-    return found
-
-
-def cut(owners: list[Owner], offset: int, most: int) -> tuple[list[Owner], int]:
-    """One page of the tree, and how many customers and teams the whole has. A customer whose teams stand on several
-    pages stands above them on each."""
-    found: list[Owner] = []
-    at = 0
-    for each in owners:
-        first, at = at, at + 1 + len(each.children)
-        if at <= offset or first >= offset + most:
-            continue
-        children = each.children[max(0, offset - first - 1) : max(0, offset + most - first - 1)]
-        found.append(replace(each, children=children))
-    return found, at
-
-
 def marks(owners: list[Owner]) -> dict[str, int]:
     """How many budgets are in which state."""
     lines = [line for each in owners for one in (each, *each.children) for line in one.lines]
@@ -248,34 +217,115 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def owners(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         chosen = view.scope[-1] if view.scope else None
+        offset = whole_number(view.query.get("offset", ""))
         if chosen is not None and chosen.parameter in ("user", "key"):
             keys = await _keys(view, chosen.parameter, chosen.id)
-            return shown(view, keys, 0)
-        customers, teams = await asyncio.gather(
-            everything(view.api, "/api/governance/customers", "customers"),
-            everything(view.api, "/api/governance/teams", "teams"),
-        )
-        below = _keys_below(view)
-        found = tree(
-            [owner("customer", each, view.now_s) for each in customers],
-            [(owner("team", each, view.now_s), each["customer_id"]) for each in teams],
-            below,
-        )
-        loose = below.get("", 0)
+            return shown(view, keys, counts=marks(keys))
         if chosen is not None:
-            every = [*found, *(child for each in found for child in each.children)]
-            found, loose = [each for each in every if each.id == chosen.id], 0
-        return shown(view, found, loose)
-
-    def shown(view: View, owners: list[Owner], loose: int) -> web.Response:
-        only = view.query.get("show") == ATTENTION
-        offset = whole_number(view.query.get("offset", ""))
-        listed, total = cut(attentive(owners) if only else owners, offset, OWNERS_SHOWN)
-        return frame.fragment(
-            view, "parts/budget_tree.html", owners=listed, loose=0 if only or offset else loose, only=only,
-            offset=offset, total=total, page=OWNERS_SHOWN,
-            nobody=not owners and not loose, marks=marks(owners), colours=_colours(view),
+            found = await _one(view, chosen.parameter, chosen.id)
+            return shown(view, found, counts=marks(found))
+        if view.query.get("show") == ATTENTION:
+            return await _attentive(view, offset)
+        projection, below = view.desk.projection, _keys_below(view)
+        customers = len(projection.customers)
+        loose = sum(not each.customer_id for each in projection.teams.values())
+        if customers + len(projection.teams) <= OWNERS_SHOWN:
+            listed, teams = await asyncio.gather(
+                everything(view.api, "/api/governance/customers", "customers"),
+                everything(view.api, "/api/governance/teams", "teams"),
+            )
+            found = tree(
+                [owner("customer", each, view.now_s) for each in listed],
+                [(owner("team", each, view.now_s), each["customer_id"]) for each in teams],
+                below,
+            )
+            return shown(view, found, loose=below.get("", 0), counts=marks(found))
+        page = {"sort_by": "name", "limit": OWNERS_SHOWN, "offset": offset}
+        answer = await view.api.get("/api/governance/customers", page)
+        found = [owner("customer", each, view.now_s) for each in answer["customers"]]
+        for each in found:
+            each.keys, each.teams = below.get(each.id, 0), len(projection.children(each.id, "team"))
+        last = offset + OWNERS_SHOWN >= customers
+        return shown(
+            view, found, loose=below.get("", 0) if last else 0, loose_teams=loose if last else 0, offset=offset,
+            total=customers,
         )  # fmt: skip
+
+    def shown(
+        view: View,
+        owners: list[Owner],
+        *,
+        loose: int = 0,
+        loose_teams: int = 0,
+        counts: dict[str, int] | None = None,
+        only: bool = False,
+        offset: int = 0,
+        total: int = 0,
+    ) -> web.Response:
+        """``counts`` None: they are of so many budgets that they are asked for apart."""
+        return frame.fragment(
+            view, "parts/budget_tree.html", owners=owners, loose=loose, loose_teams=loose_teams, only=only,
+            offset=offset, total=total, page=OWNERS_SHOWN, marks=counts, colours=_colours(view),
+            nobody=not owners and not loose and not loose_teams and not offset and not only,
+        )  # fmt: skip
+
+    async def _attentive(view: View, offset: int) -> web.Response:
+        asked = {"limit": OWNERS_SHOWN, "offset": offset}
+        answer = await view.api.get("/api/governance/budget-attention", asked)
+        found: list[Owner] = []
+        for each in answer["owners"]:
+            one = owner(each["kind"], each["owner"], view.now_s)
+            above = each["owner"].get("customer_id")
+            if each["kind"] == "team" and above:
+                if not found or found[-1].id != above:
+                    found += await _one(view, "customer", above, alone=True)
+                found[-1].children.append(one)
+            else:
+                found.append(one)
+        return shown(view, found, counts=answer, only=True, offset=offset, total=answer["total_count"])
+
+    async def _one(view: View, parameter: str, owner_id: str, *, alone: bool = False) -> list[Owner]:
+        """A customer or team; with what is below it, unless ``alone``. Empty where it is gone."""
+        try:
+            answer = await view.api.get(f"/api/governance/{KINDS[parameter]}/{owner_id}")
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            return []
+        one = owner(parameter, answer[parameter], view.now_s)
+        if alone:
+            return [one]
+        below = _keys_below(view)
+        one.keys = below.get(owner_id, 0)
+        if parameter == "customer":
+            page = {"customer_id": owner_id, "sort_by": "name", "limit": OWNERS_SHOWN}
+            listed = await view.api.get("/api/governance/teams", page)
+            if listed["total_count"] <= OWNERS_SHOWN:
+                one.children = [owner("team", each, view.now_s) for each in listed["teams"]]
+                for each in one.children:
+                    each.keys = below.get(each.id, 0)
+            else:
+                one.teams = listed["total_count"]
+        return [one]
+
+    async def teams(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        customer_id, offset = request.match_info["id"].removeprefix("-"), whole_number(view.query.get("below", ""))
+        page = {"customer_id": customer_id, "sort_by": "name", "limit": OWNERS_SHOWN, "offset": offset}
+        answer = await view.api.get("/api/governance/teams", page)
+        found = [owner("team", each, view.now_s) for each in answer["teams"]]
+        below = _keys_below(view)
+        for each in found:
+            each.keys = below.get(each.id, 0)
+        return frame.fragment(
+            view, "parts/budget_teams.html", owners=found, customer_id=customer_id, total=answer["total_count"],
+            after=offset + len(found), colours=_colours(view),
+        )  # fmt: skip
+
+    async def counted(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        answer = await view.api.get("/api/governance/budget-attention", {"limit": 1})
+        return frame.fragment(view, "parts/budget_marks.html", marks=answer)
 
     async def _keys(view: View, parameter: str, owner_id: str) -> list[Owner]:
         if parameter == "key":
@@ -315,6 +365,8 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
     return [
         Route("GET", "/budgets", page, "budgets_page", "Budgets."),
         Route("GET", "/fragments/budgets/tree", owners, "budget_tree", "Every owner's budgets."),
+        Route("GET", "/fragments/budgets/marks", counted, "budget_marks", "How many budgets want attention."),
+        Route("GET", "/fragments/budgets/customer/{id}/teams", teams, "budget_teams", "The teams of a customer."),
         Route("GET", "/fragments/budgets/{kind}/{id}/keys", keys, "budget_keys", "The keys below an owner."),
         Route("GET", "/fragments/budgets/{kind}/{id}/{budget}", edit, "budget_form", "The form of one budget."),
     ]

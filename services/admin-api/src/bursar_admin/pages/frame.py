@@ -265,7 +265,7 @@ def environment(assets: Assets) -> Environment:
         window=numbers.window_words,
         plain_number=numbers.plain_number,
     )
-    env.globals.update(change=numbers.change, percent=numbers.percent, colours=numbers.colours)
+    env.globals.update(footing=numbers.footing, change=numbers.change, percent=numbers.percent, colours=numbers.colours)
     return env
 
 

@@ -18,7 +18,10 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
 
     async def content(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
-        answer = await view.api.get("/api/insights", view.within())
+        compared: dict[str, int] = {}
+        if view.compare:
+            compared = {"previous_from": view.span.before_start_s, "previous_to": view.span.before_end_s}
+        answer = await view.api.get("/api/insights", {**view.within(), **compared})
         return frame.fragment(view, "parts/insights.html", insights=answer["insights"], known=KNOWN)
 
     return [

@@ -29,7 +29,7 @@ CHOICES = 200
 CSV_ROWS = 10_000
 """Most rows of a CSV file; the REST API gives more, in pieces."""
 SPAN_NAMES = ("range", "from", "to")
-OWN = ("sort_by", "order", "cursor", "request", "compare", "shown")
+OWN = ("sort_by", "order", "cursor", "request", "open", "compare", "shown")
 """Parameters of the page that are no filters."""
 
 
@@ -237,7 +237,8 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         return frame.fragment(
             view, "parts/log_rows.html", records=records, cursor=answer.get("next_cursor"), columns=COLUMNS,
             shown=shown_so_far(view) + len(records), most=MOST_ROWS,
-            first=not request.query.get("cursor"), filtered=bool(chips(view) or view.scope),
+            looked_back_to=answer.get("looked_back_to"), first=not request.query.get("cursor"),
+            filtered=bool(chips(view) or view.scope), notice=answer.get("notice"),
         )  # fmt: skip
 
     async def one(request: web.Request) -> web.StreamResponse:

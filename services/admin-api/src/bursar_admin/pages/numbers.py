@@ -24,6 +24,22 @@ def money(nusd: int | None) -> str:
     return UNKNOWN if nusd is None else sentence(int(nusd))
 
 
+def footing(rows: Sequence[int], total: int) -> str:
+    """What to say below a column whose rows, each rounded by itself as :func:`money` does, do not add up to the total
+    as it is shown; empty where they do. Neither is changed to fit: each figure is the nearest to what it stands for."""
+    off = sum((_shown(each) for each in rows), Decimal(0)) - _shown(total)
+    if not off:
+        return ""
+    return (
+        f"Rows are rounded one by one and come to ${abs(off):,f} {'more' if off > 0 else 'less'}; the total is exact."
+    )
+
+
+def _shown(nusd: int) -> Decimal:
+    """What a reader adds up: the text, to the cent where it has cents."""
+    return Decimal(money(nusd).replace("$", "").replace(",", ""))
+
+
 def exact_money(nusd: int | None) -> str:
     """Every nano-dollar: for tooltips and detail pages."""
     if nusd is None:

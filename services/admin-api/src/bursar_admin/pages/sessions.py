@@ -18,6 +18,9 @@ from bursar_admin.routes import Route
 ROWS = 50
 TURNS = 500
 """Turns drawn and listed of one session; its sums are of all of them."""
+PANEL_TURNS = 120
+PANEL_AGENTS = 12
+"""Of a session beside the list; its page has all."""
 LEAST_WIDTH = 0.35
 """Per cent of the time line that a turn takes at least: shorter ones could not be seen."""
 COLUMNS = (
@@ -102,7 +105,15 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def page(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         filters(view)
-        return frame.shell(view, "sessions", "sessions.html", "Sessions", columns=COLUMNS, chips=chips(view))
+        return frame.shell(
+            view,
+            "sessions",
+            "sessions.html",
+            "Sessions",
+            columns=COLUMNS,
+            chips=chips(view),
+            opened=view.query.get("open", ""),
+        )
 
     async def rows(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
@@ -119,12 +130,33 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
             most=MOST_ROWS,
         )
 
+    async def summary(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        before = {"previous_from": view.span.before_start_s, "previous_to": view.span.before_end_s}
+        answer = await view.api.get("/api/sessions", {**filters(view), **before, "limit": 1})
+        return frame.fragment(
+            view,
+            "parts/session_summary.html",
+            sums=answer["summary"],
+            before=answer["previous"] if view.compare else None,
+        )
+
     async def one(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         session_id = request.match_info["id"]
         return frame.shell(
             view, "sessions", "session.html", "Session", session_id=session_id, quoted=quote(session_id, "")
         )
+
+    async def panel(request: web.Request) -> web.StreamResponse:
+        view = frame.view(request)
+        path = f"/api/sessions/{quote(request.match_info['id'], '')}"
+        session = (await view.api.get(path, {"limit": PANEL_TURNS}))["session"]
+        return frame.fragment(
+            view, "parts/session_panel.html", session=session, branches=branches(session["agents"])[:PANEL_AGENTS],
+            heights=list(heights(session["turns"])),
+            palette=dict(zip(session["models"], colours(session["models"]), strict=True)),
+        )  # fmt: skip
 
     async def content(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
@@ -145,5 +177,7 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
         Route("GET", "/sessions", page, "sessions_page", "Sessions."),
         Route("GET", "/sessions/{id}", one, "session_page", "One session."),
         Route("GET", "/fragments/sessions/rows", rows, "session_rows", "A page of sessions."),
+        Route("GET", "/fragments/sessions/summary", summary, "session_summary", "Sums over all sessions."),
+        Route("GET", "/fragments/sessions/{id}/panel", panel, "session_panel", "One session beside the list."),
         Route("GET", "/fragments/sessions/{id}", content, "session_content", "One session's figures."),
     ]

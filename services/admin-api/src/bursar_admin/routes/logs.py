@@ -14,17 +14,19 @@ from bursar_admin.arithmetic import arithmetic
 from bursar_admin.counters import charges_of
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field, not_found
+from bursar_admin.queries import corrected_sums
 from bursar_admin.queries.content import content_json
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.filters import MAX_RANGE_DAYS
 from bursar_admin.queries.logs import SORTS
 from bursar_admin.queries.ranges import Span, span_of
+from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
 from bursar_admin.usage import Place, UsageStore
-from bursar_admin.usage_answers import LogAnswer, LogPageAnswer
+from bursar_admin.usage_answers import CorrectionMadeAnswer, LogAnswer, LogPageAnswer
 from bursar_admin.usage_json import log_entry, money
 from bursar_common.clock import rfc3339
 
@@ -97,6 +99,7 @@ class Logs:
         )
         more = len(rows) > offset + limit
         rows = rows[offset : offset + limit]
+        await self._add_corrections(rows)
         last = rows[-1] if rows and more else None
         return json_answer(
             {
@@ -112,6 +115,34 @@ class Logs:
 
     def _entry(self, row: dict[str, Any]) -> dict[str, Any]:
         return log_entry(row, self.store.name_of("user", row["user_id"]) if row["user_id"] else "")
+
+    async def _add_corrections(self, rows: builtins.list[dict[str, Any]]) -> None:
+        """How often each was corrected, and by how much: its cost contains that already."""
+        if rows:
+            found = await self.store.analytics.rows(*corrected_sums.sums([row["request_id"] for row in rows]))
+            by_id = {each["request_id"]: each for each in found}
+            for row in rows:
+                row |= by_id.get(row["request_id"], {})
+
+    async def _made(self, row: dict[str, Any]) -> builtins.list[CorrectionMadeAnswer]:
+        """Who corrected a request, when and why; nothing while the event log is away."""
+        if not row["corrections"]:
+            return []
+        try:
+            found = await self.desk.corrected.of_requests([row["request_id"]])
+        except Refusal:
+            return []
+        return [
+            {
+                "correction_id": entry.id,
+                "corrected_at": entry.time,
+                "actor": entry.actor,
+                "reason": (entry.document or {})["reason"],
+                "cost_nusd": (entry.document or {})["cost_nusd"],
+                "cost_usd": usd((entry.document or {})["cost_nusd"]) or "",
+            }
+            for entry in found.get(row["request_id"], ())
+        ]
 
     async def get(self, request: web.Request) -> web.Response:
         check_query(request)
@@ -133,8 +164,7 @@ class Logs:
                     **money("held", row["held_nusd"]),
                     **money("bound", row["bound_nusd"]),
                     "ended_at": rfc3339(row["ended_at_ms"]) if row["ended_at_ms"] is not None else None,
-                    "corrections": row["corrections"],
-                    **money("corrected", row["corrected_nusd"]),
+                    "corrections_made": await self._made(row),
                     "arithmetic": arithmetic(row, book),
                     "charged_to": charges_of(self.desk.projection, row),
                     "log_position": {

@@ -1,5 +1,7 @@
-// The log as it happens: rows that come in, the panel beside them, keys, columns.
+// The log as it happens: rows that come in, unless somebody reads.
 import { typing } from "./app.js";
+import "./columns.js";
+import { listWithPanel } from "./panel.js";
 import { writeTimes } from "./times.js";
 
 const REFRESH_EVERY_MS = 1000;
@@ -7,7 +9,6 @@ const SUMS_EVERY_MS = 5000;
 const MOST_LIVE_ROWS = 200;
 // The stream is told by the log, the rows come from ClickHouse a moment later: so often they are asked for again.
 const MOST_TRIES = 12;
-const COLUMNS_KEPT = "bursar_log_columns";
 
 const box = document.querySelector("[data-log]");
 const body = document.getElementById("log-rows");
@@ -27,13 +28,9 @@ let tries = 0;
 // Ids that the stream named and the rows do not show yet.
 const announced = new Set();
 
-function rows() {
-  return [...body.querySelectorAll("tr[data-open]")];
-}
-
-function selected() {
-  return body.querySelector('tr[aria-selected="true"]');
-}
+const { rows, selected, close } = listWithPanel({
+  body, panel, parameter: "request", part: (id) => `/fragments/logs/${encodeURIComponent(id)}`,
+});
 
 function reading() {
   return paused || sorted || box.scrollTop > 4 || window.scrollY > 120 || !panel.hidden || Boolean(selected());
@@ -151,97 +148,12 @@ pill.addEventListener("click", () => {
   refresh();
 });
 
-// -- rows and panel --------------------------------------------------------------------------------------------------
-
-function select(row) {
-  selected()?.setAttribute("aria-selected", "false");
-  if (!row) return;
-  row.setAttribute("aria-selected", "true");
-  row.scrollIntoView({ block: "nearest" });
-}
-
-function remember(id) {
-  const here = new URL(location.href);
-  if (id) here.searchParams.set("request", id);
-  else here.searchParams.delete("request");
-  history.replaceState(history.state, "", here);
-}
-
-function open(id) {
-  panel.hidden = false;
-  if (!panel.childElementCount) panel.append(document.getElementById("panel-loading").content.cloneNode(true));
-  panel.dataset.request = id;
-  remember(id);
-  select(rows().find((row) => row.dataset.open === id));
-  window.htmx.ajax("GET", `/fragments/logs/${encodeURIComponent(id)}`, { target: panel, swap: "innerHTML" });
-}
-
-function close() {
-  panel.hidden = true;
-  panel.replaceChildren();
-  delete panel.dataset.request;
-  remember("");
-  select(null);
-}
-
-body.addEventListener("click", (event) => {
-  if (event.ctrlKey || event.metaKey || event.target.closest("button")) return;
-  const link = event.target.closest("a");
-  if (link && !link.hasAttribute("data-row")) return;
-  const row = event.target.closest("tr[data-open]");
-  if (!row) return;
-  event.preventDefault();
-  open(row.dataset.open);
-});
-panel.addEventListener("click", (event) => {
-  if (event.target.closest("[data-close]")) close();
-});
-
-function step(by) {
-  const all = rows();
-  const next = all[Math.max(0, Math.min(all.length - 1, all.indexOf(selected()) + by))];
-  if (!next) return;
-  select(next);
-  if (!panel.hidden) open(next.dataset.open);
-}
-
 document.addEventListener("keydown", (event) => {
   if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "j") step(1);
-  else if (event.key === "k") step(-1);
-  else if (event.key === "Enter" && selected() && !event.target.closest("a, button, summary")) open(selected().dataset.open);
-  else if (event.key === "Escape") close();
-  else if (event.key === " " && !event.target.closest("button, summary, a")) {
+  if (event.key === " " && !event.target.closest("button, summary, a")) {
     event.preventDefault();
     pause(!paused);
   }
 });
-
-// -- columns ---------------------------------------------------------------------------------------------------------
-
-const boxes = [...document.querySelectorAll("[data-columns] input")];
-
-/** By a class of the box: rows that come later are dressed already. */
-function dress() {
-  for (const choice of boxes) box.classList.toggle(`no-${choice.value}`, !choice.checked);
-}
-
-try {
-  const kept = JSON.parse(localStorage.getItem(COLUMNS_KEPT) ?? "null");
-  if (Array.isArray(kept)) for (const choice of boxes) choice.checked = kept.includes(choice.value);
-} catch { /* nothing worth keeping */ }
-for (const choice of boxes) {
-  choice.addEventListener("change", () => {
-    localStorage.setItem(COLUMNS_KEPT, JSON.stringify(boxes.filter((each) => each.checked).map((each) => each.value)));
-    dress();
-  });
-}
-// What stands there when a row is replaced by later ones.
-document.addEventListener("htmx:afterSwap", () => {
-  if (panel.dataset.request) select(rows().find((row) => row.dataset.open === panel.dataset.request));
-});
-dress();
 state("off");
 listen();
-if (panel.dataset.request) open(panel.dataset.request);
-else panel.removeAttribute("data-request");
