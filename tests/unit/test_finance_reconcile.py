@@ -45,7 +45,8 @@ def row(theirs: int, *, edge_before: int = 0, **ours: int) -> Row:
         (row(3 * DOLLAR, edge_before=DOLLAR, requests=3, billed_nusd=2 * DOLLAR), "edge"),
         (row(0, requests=3, billed_nusd=2 * DOLLAR), "not_reported"),
         (row(10 * DOLLAR, requests=3, billed_nusd=9 * DOLLAR, list_nusd=10 * DOLLAR), "discount"),
-        (row(9 * DOLLAR, requests=3, billed_nusd=10 * DOLLAR, list_nusd=10 * DOLLAR), "discount"),
+        (row(9 * DOLLAR, requests=3, billed_nusd=10 * DOLLAR, list_nusd=10 * DOLLAR), "unexplained"),
+        (row(10 * CENT, requests=3, billed_nusd=4_360 * CENT, list_nusd=4_360 * CENT), "unexplained"),
         (row(11 * DOLLAR, requests=3, billed_nusd=10 * DOLLAR, list_nusd=10 * DOLLAR), "more_outside"),
         (row(5 * DOLLAR, requests=1, billed_nusd=9 * DOLLAR, estimated_nusd=DOLLAR), "unexplained"),
     ],
@@ -55,6 +56,30 @@ def test_the_likely_reason(given_row: Row, reason: str) -> None:
     assert finding.reason == reason
     assert finding.within == (reason == "agrees")
     assert bool(finding.says) == (reason != "agrees")
+
+
+def judged(*bills: tuple[int, int, int], tolerance: int = CENT) -> list[str]:
+    """Reasons of days with these bills: ours, list, theirs."""
+    keys = [(f"2026-11-{day:02}", "claude-opus-4-8", ALL) for day in range(1, len(bills) + 1)]
+    ours = {
+        key: Ours(requests=1, billed_nusd=billed, list_nusd=listed)
+        for key, (billed, listed, _) in zip(keys, bills, strict=True)
+    }
+    result = reconcile(ours, {key: bill[2] for key, bill in zip(keys, bills, strict=True)}, tolerance)
+    return [finding.reason for finding in result.findings]
+
+
+def test_a_discount_is_one_that_is_seen() -> None:
+    ten, twenty = 10 * DOLLAR, 20 * DOLLAR
+    assert judged((ten, ten, 9 * DOLLAR), (twenty, twenty, 18 * DOLLAR)) == ["discount", "discount"]
+    assert judged((ten, ten, 9 * DOLLAR), (twenty, twenty, 15 * DOLLAR)) == ["unexplained", "unexplained"]
+    assert judged((9 * DOLLAR, ten, 9 * DOLLAR), (ten, ten, 9 * DOLLAR)) == ["agrees", "discount"]
+    assert judged((ten, ten, ten), (twenty, twenty, 18 * DOLLAR)) == ["agrees", "unexplained"]
+    assert judged((9 * DOLLAR, ten, 8 * DOLLAR), (18 * DOLLAR, twenty, 16 * DOLLAR)) == ["discount", "discount"]
+    # Traffic that is missing from their report is no discount, on however many days.
+    assert judged((4_360 * CENT, 4_360 * CENT, 10 * CENT), (8_720 * CENT, 8_720 * CENT, 20 * CENT)) == [
+        "unexplained", "unexplained",
+    ]  # fmt: skip
 
 
 MONEY = st.integers(0, 10**13)

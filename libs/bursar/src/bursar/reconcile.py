@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 NUSD_PER_CENT: Final = 10_000_000
@@ -17,6 +18,8 @@ ALL: Final = "all"
 _DATED = re.compile(r"-20\d{6}$")
 DISCOUNT_SLACK: Final = 0.005
 """Part of the list cost by which a discount may be off: reports are rounded by line."""
+LEAST_SHARE: Final = 0.5
+"""Of the list cost: a bill below half of it is no discount that nobody here was told of."""
 
 Key = tuple[str, str, str]
 """Day (UTC), model, credential."""
@@ -53,6 +56,8 @@ class Row:
     theirs_nusd: int
     edge_before_nusd: int = 0
     """What ended on this day and began on the one before."""
+    shares: tuple[float, ...] = ()
+    """Parts of the list cost that are paid somewhere in this report, see :func:`shares_seen`."""
 
     @property
     def difference_nusd(self) -> int:
@@ -74,6 +79,7 @@ class Reconciliation:
     findings: tuple[Finding, ...]
     tolerance_nusd: int
     totals: Mapping[str, int] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -122,8 +128,32 @@ def _discount(row: Row, slack: int) -> bool:
     if list_nusd <= 0:
         return False
     at_list = abs(row.theirs_nusd - list_nusd) <= slack + int(list_nusd * DISCOUNT_SLACK)
-    ours_at_list = row.ours.billed_nusd == list_nusd
-    return at_list != ours_at_list and (at_list or 0 < row.theirs_nusd < list_nusd)
+    if at_list:
+        return row.ours.billed_nusd < list_nusd
+    return any(_is_share(row.theirs_nusd, list_nusd, share, slack) for share in row.shares)
+
+
+def _is_share(nusd: int, list_nusd: int, share: float, slack: int) -> bool:
+    return abs(nusd - list_nusd * share) <= slack + list_nusd * DISCOUNT_SLACK
+
+
+def shares_seen(rows: Iterable[Row], tolerance_nusd: int) -> tuple[float, ...]:
+    """Discounts that there is evidence of, as parts of the list cost that are paid: those that our own rows have, and
+    those that two rows of theirs have in common. One smaller figure alone is no discount."""
+    own, theirs = set(), []
+    for row in rows:
+        ours, listed = row.ours, row.ours.list_nusd
+        if listed <= 0:
+            continue
+        if 0 < ours.billed_nusd < listed and not (ours.estimated_nusd or ours.expired_nusd or ours.unpriced_nusd):
+            own.add(round(ours.billed_nusd / listed, 3))
+        if abs(row.difference_nusd) > tolerance_nusd and LEAST_SHARE <= row.theirs_nusd / listed < 1 - DISCOUNT_SLACK:
+            theirs.append(row.theirs_nusd / listed)
+    theirs.sort()
+    for share, above in pairwise(theirs):
+        if above - share <= DISCOUNT_SLACK:
+            own |= {round(share, 3), round(above, 3)}
+    return tuple(sorted(own))
 
 
 def _more_outside(row: Row, _slack: int) -> bool:
@@ -138,7 +168,7 @@ RULES: Final[tuple[tuple[str, Rule, str], ...]] = (
     ("estimated", _estimated, "estimates and expired holds of that day: the true figure never arrived"),
     ("edge", _edge, "requests over midnight UTC: here the day they began counts, there the day they ended"),
     ("not_reported", _not_reported, "they report nothing: the report may lag, or be of another account"),
-    ("discount", _discount, "one of the two is at list price: check discount_percent of the provider"),
+    ("discount", _discount, "their discount is not ours, or one is at list price: check discount_percent"),
     ("more_outside", _more_outside, "they bill more than passed the gateway: part of the traffic goes around it"),
 )
 """Name, rule, sentence."""
@@ -156,19 +186,20 @@ def judge(row: Row, tolerance_nusd: int) -> Finding:
 def reconcile(ours: Mapping[Key, Ours], theirs: Mapping[Key, int], tolerance_nusd: int) -> Reconciliation:
     """A row for every day, model and credential either side has, in order."""
     before = {key: record.edge_nusd for key, record in ours.items()}
-    findings = []
+    rows = []
     for key in sorted({*ours, *theirs}):
         record, billed = ours.get(key, Ours()), theirs.get(key, 0)
         if record == Ours() and billed == 0:
             continue
-        row = Row(*key, record, billed, before.get((_day_before(key[0]), *key[1:]), 0))
-        findings.append(judge(row, tolerance_nusd))
-    rows = [finding.row for finding in findings]
+        rows.append(Row(*key, record, billed, before.get((_day_before(key[0]), *key[1:]), 0)))
+    shares = shares_seen(rows, tolerance_nusd)
+    findings = [judge(replace(row, shares=shares), tolerance_nusd) for row in rows]
     ours_nusd, theirs_nusd = sum(row.ours.billed_nusd for row in rows), sum(row.theirs_nusd for row in rows)
     return Reconciliation(
         tuple(findings),
         tolerance_nusd,
         {"ours_nusd": ours_nusd, "theirs_nusd": theirs_nusd, "difference_nusd": theirs_nusd - ours_nusd},
+        shares,
     )
 
 
@@ -229,6 +260,7 @@ def as_json(result: Reconciliation) -> dict[str, object]:
         "agrees": result.agrees,
         "tolerance_nusd": result.tolerance_nusd,
         **result.totals,
+        "discount_percents_seen": [round(100 - 100 * share, 1) for share in result.shares],
         "rules": {name: says for name, _, says in RULES},
         "rows": [
             {
