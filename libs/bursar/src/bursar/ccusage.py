@@ -1,7 +1,7 @@
 """Usage in the shape of ``ccusage --json`` and as its tables. Pure.
 
-Source of the shapes: github.com/ryoppippi/ccusage, docs/guide/json-output.md, and what its version 17 prints. Costs are list prices, as
-the client itself counts them; what was billed stands beside them as ``billedCost``.
+Source of the shapes: github.com/ryoppippi/ccusage, docs/guide/json-output.md, and what its version 17 prints. Costs are
+list prices, as the client itself counts them; what was billed stands beside them as ``billedCost``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -68,8 +68,6 @@ def usage(
     bursar usage session --mine        this key's sessions
     bursar usage monthly --team platform --json
     """
-    from zoneinfo import ZoneInfo
-
     from bursar import ccusage
     from bursar.statusline import which
 
@@ -94,10 +92,10 @@ def usage(
     if report == "blocks":
         now_s = time.time()
         click.echo(json.dumps(ccusage.blocks(rows, now_s), indent=2) if as_json else ccusage.blocks_table(rows, now_s))
+    elif as_json:
+        click.echo(json.dumps(ccusage.report(by, rows, _known_zone(zone)), indent=2))
     else:
-        click.echo(
-            json.dumps(ccusage.report(by, rows, ZoneInfo(zone)), indent=2) if as_json else ccusage.table(by, rows)
-        )
+        click.echo(ccusage.table(by, rows))
 
 
 @click.command("import")
@@ -261,6 +259,16 @@ def _day(text: str, option: str) -> str:
         return f"{datetime.strptime(digits, '%Y%m%d'):%Y-%m-%d}"  # noqa: DTZ007 - a day, not a moment
     except ValueError:
         raise click.ClickException(f"{option} {text} is not a day, such as 20261101 or 2026-11-01.") from None
+
+
+def _known_zone(name: str) -> tzinfo:
+    """Raises ClickException."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise click.ClickException(f"This machine knows no time zone {name}; give another with --timezone.") from None
 
 
 def local_zone() -> str:
