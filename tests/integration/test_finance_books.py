@@ -324,7 +324,11 @@ async def test_the_follower_brings_closes_allocations_and_corrections_in(world: 
             id="k", source="bursar/admin", type=USAGE_CORRECTED, time="2026-12-01T00:00:00Z", subject="",
             data=correction,
         )  # fmt: skip
-        await log.append([NewRecord(CORRECTIONS_TOPIC, "k", b"?"), NewRecord(CORRECTIONS_TOPIC, "k", value)])
+        overtaken = encode_event(
+            id="late", source="bursar/admin", type=USAGE_CORRECTED, time="2026-12-01T00:00:00Z", subject="",
+            data=msgspec.structs.replace(correction, correction_id="late", seen_offset=1),
+        )  # fmt: skip
+        await log.append([NewRecord(CORRECTIONS_TOPIC, "k", each) for each in (b"?", value, overtaken, value)])
         await world.write(usage(1, cost_nusd=9))
         assert await touched(world) == []
         await follower.step()

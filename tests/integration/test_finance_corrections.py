@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from bursar_admin.correcting import Correcting
+from bursar_admin.errors import Refusal
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.events import CORRECTIONS_TOPIC, encode_event
 from bursar_common.finance import USAGE_CORRECTED, Correction
 from tests.harness.admin import running_admin
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import Finance, running_finance
-from tests.harness.usage_events import request_id, usage
+from tests.harness.usage_events import STARTED_AT_MS, request_id, usage
 
 PATH = "/api/finance/corrections"
 
@@ -42,7 +45,10 @@ async def test_a_correction_counts_once_and_is_booked_where_it_belongs(finance: 
     await finance.written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
     closed: Any = (await finance.close("2026-11"))[1]
     assert (closed["close"]["billed_nusd"], closed["close"]["corrections_nusd"]) == (2_600, -400)
-    assert {each["next_offset"] for each in closed["close"]["log_positions"]} == {2}
+    # Sent again it is not recorded again.
+    assert {each["topic"]: each["next_offset"] for each in closed["close"]["log_positions"]} == {
+        "bursar.usage.v1": 2, CORRECTIONS_TOPIC: 1,
+    }  # fmt: skip
     status, answer = await correct(finance, request_id=request_id(2), cost_nusd=5)
     assert (status, answer["correction"]["booked_month"]) == (200, "2026-12")
     await finance.written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
@@ -60,7 +66,7 @@ async def test_corrections_that_are_wrong(finance: Finance) -> None:
         (404, "", {"request_id": "nobody", "cost_nusd": 1}),
         (404, "", {"request_id": "x') OR 1=1 --", "cost_nusd": 1}),
         (404, "", {"request_id": request_id(2), "cost_nusd": 1}),
-        (409, "", {"request_id": request_id(1), "cost_nusd": -1_001}),
+        (409, "cost_nusd", {"request_id": request_id(1), "cost_nusd": -1_001}),
         (400, "cost_nusd", {"request_id": request_id(1), "cost_nusd": 0}),
         (400, "cost_nusd", {"request_id": request_id(1), "cost_nusd": 1.5}),
         (400, "cost_nusd", {"request_id": request_id(1), "cost_nusd": 10**18}),
@@ -71,6 +77,91 @@ async def test_corrections_that_are_wrong(finance: Finance) -> None:
         found, answer = await correct(finance, **body)
         assert (found, answer["error"]["field"]) == (status, field), answer
     assert await finance.log.end_offset(CORRECTIONS_TOPIC, 0) == 0
+
+
+async def cost_of(finance: Finance, number: int) -> tuple[int, int]:
+    """(billed, list) as everybody is shown it, once the aggregator has read the log."""
+    await finance.written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
+    sql = "SELECT cost_nusd, list_cost_nusd FROM bursar.usage WHERE request_id = {id:String}"
+    (row,) = await finance.admin.desk.analytics.rows(sql, {"id": request_id(number)})
+    return row["cost_nusd"], row["list_cost_nusd"]
+
+
+async def test_many_corrections_at_once_never_take_more_than_there_is(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000))
+    body = {"request_id": request_id(1), "cost_nusd": -700}
+    answers = await asyncio.gather(*(correct(finance, **body) for _ in range(3)))
+    assert sorted(status for status, _ in answers) == [200, 409, 409], answers
+    # One after the other is faster than ClickHouse hears of the first.
+    assert (await correct(finance, **body))[0] == 409
+    assert (await correct(finance, request_id=request_id(1), cost_nusd=-300))[0] == 200
+    assert (await correct(finance, request_id=request_id(1), cost_nusd=-1))[0] == 409
+    assert await cost_of(finance, 1) == (0, 0)
+
+
+async def test_replicas_that_correct_at_once_are_told_apart_by_the_log(finance: Finance) -> None:
+    desk = finance.admin.desk
+    await finance.append(usage(1, cost_nusd=1_000))
+
+    def wanted(correction_id: str, cost: int) -> Correction:
+        return Correction(
+            correction_id=correction_id, request_id=request_id(1), corrected_at_ms=finance.clock.at_ms, reason="r",
+            actor="a", cost_nusd=cost, list_cost_nusd=cost,
+        )  # fmt: skip
+
+    faster = Correcting(desk.journal, desk.analytics, finance.clock)
+
+    class Slower(Correcting):
+        """The other replica corrects between its judgement and its append."""
+
+        between: ClassVar[list[Correction]] = [wanted("b", -100), wanted("c", -700)]
+        overtaken = 0
+
+        async def _append(self, correction: Correction, known: Any) -> bool:
+            if self.between:
+                await faster.correct(self.between.pop(0))
+            counts = await super()._append(correction, known)
+            self.overtaken += not counts
+            return counts
+
+    slower = Slower(desk.journal, desk.analytics, finance.clock)
+    with pytest.raises(Refusal) as refused:
+        await slower.correct(wanted("a", -700))
+    assert (refused.value.status, refused.value.extra["cost_nusd"], slower.overtaken) == (409, 200, 2)
+    # What was overtaken has an effect for nobody, however far it stands in the log.
+    assert await cost_of(finance, 1) == (200, 200)
+    assert [each.id for each in (await desk.corrected.newest_first())[0]] == ["c", "b"]
+    # With the same id it may be tried again, with what is left.
+    assert (await slower.correct(wanted("a", -200)))[0].correction_id == "a"
+    assert await cost_of(finance, 1) == (0, 0)
+
+
+async def test_a_refusal_names_the_amount_that_is_too_much(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000, list_cost_nusd=1_500))
+    status, answer = await correct(finance, request_id=request_id(1), cost_nusd=-1, list_cost_nusd=-1_501)
+    error = answer["error"]
+    assert (status, error["field"], error["given"]) == (409, "list_cost_nusd", -1_501)
+    assert (error["cost_nusd"], error["list_cost_nusd"], error["allowed"]) == (1_000, 1_500, "at least -1500")
+    assert error["message"].startswith("list_cost_nusd: ")
+
+
+async def test_an_id_stands_for_one_correction(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000), usage(2, cost_nusd=1_000))
+    first = {"request_id": request_id(1), "cost_nusd": -400, "correction_id": "mine"}
+    assert (await correct(finance, **first))[0] == 200
+    for other in ({"cost_nusd": -401}, {"request_id": request_id(2)}, {"list_cost_nusd": 0}):
+        status, answer = await correct(finance, **{**first, **other})
+        assert (status, answer["error"]["field"]) == (409, "correction_id"), answer
+
+
+async def test_a_guess_is_not_lowered_while_its_truth_may_come(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000, outcome="expired"))
+    body = {"request_id": request_id(1), "cost_nusd": -900}
+    finance.clock.at_ms = STARTED_AT_MS + 86_400_000
+    status, answer = await correct(finance, **body)
+    assert (status, "guess" in answer["error"]["message"]) == (409, True)
+    finance.clock.at_ms = STARTED_AT_MS + 9 * 86_400_000
+    assert (await correct(finance, **body))[0] == 200
 
 
 async def test_corrections_are_events_of_whom_they_are_about(finance: Finance) -> None:

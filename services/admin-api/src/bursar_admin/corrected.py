@@ -19,7 +19,7 @@ from bursar_admin.errors import Refusal, unavailable
 from bursar_admin.queries.corrected_requests import MAX_IDS, owners
 from bursar_common.eventlog.port import EventLog, LogRecord, LogUnavailable, OffsetLost
 from bursar_common.events import CORRECTIONS_TOPIC, Envelope, decode_envelope
-from bursar_common.finance import USAGE_CORRECTED, Correction
+from bursar_common.finance import USAGE_CORRECTED, Correction, CorrectionFold
 
 MAX_KEPT: Final = 5_000
 """Newest corrections kept, some 10 MB. Older ones stay in their topic, and in ClickHouse."""
@@ -41,6 +41,7 @@ class Corrected:
         self._analytics = analytics
         self._most = most
         self._next: int | None = None
+        self._fold = CorrectionFold()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._owners: dict[str, dict[str, str]] = {}
         """Of each kept request whose row was found: it does not change any more."""
@@ -82,6 +83,7 @@ class Corrected:
                 await self._read()
         except OffsetLost:  # another log than before
             self._entries.clear()
+            self._fold = CorrectionFold()
             self._next = None
         except (LogUnavailable, TimeoutError):
             raise unavailable("The event log does not answer; corrections are read from it. Try again.") from None
@@ -107,8 +109,8 @@ class Corrected:
             correction = _decode(envelope.data)
         except (msgspec.DecodeError, msgspec.ValidationError):
             return  # nobody can read it, so it corrects nothing
-        if envelope.type != USAGE_CORRECTED or correction.correction_id in self._entries:
-            return  # sent again with the same id it counts once
+        if envelope.type != USAGE_CORRECTED or self._fold.take(record.offset, correction) != "counts":
+            return
         self._entries[correction.correction_id] = entry_of(record.offset, envelope, correction)
         while len(self._entries) > self._most:
             self._owners.pop(self._entries.popitem(last=False)[1].entity_id, None)

@@ -11,6 +11,7 @@ from bursar_admin.analytics import Analytics
 from bursar_admin.answers import BalancesState
 from bursar_admin.books import Books
 from bursar_admin.corrected import Corrected
+from bursar_admin.correcting import Correcting
 from bursar_admin.enforcer import Enforcer
 from bursar_admin.errors import conflict
 from bursar_admin.journal import Journal, Outcome
@@ -61,6 +62,7 @@ class Desk:
         self.analytics = Analytics(settings.clickhouse_url, ca_file=settings.ca_file)
         self.corrected = Corrected(journal.event_log, self.analytics)
         """Corrections of requests, as events."""
+        self.correcting = Correcting(journal, self.analytics, clock)
         self.books = Books(journal.projection, enforcer)
         self.usage = UsageStore(self.analytics, journal.projection)
         self.meter = Meter()

@@ -20,7 +20,7 @@ from bursar_admin.errors import Refusal, conflict, unavailable
 from bursar_admin.projection import Projection
 from bursar_admin.writes import Decision, NoChange, Write
 from bursar_common.clock import Clock, rfc3339
-from bursar_common.eventlog.port import EventLog, LogUnavailable, NewRecord, OffsetLost
+from bursar_common.eventlog.port import EventLog, LogPosition, LogUnavailable, NewRecord, OffsetLost
 from bursar_common.events import GOVERNANCE_TOPIC, GovernanceData, decode_envelope, decode_governance, encode_event
 from bursar_common.governance import Applied, Rejected
 from bursar_common.ids import IdMinter
@@ -131,13 +131,14 @@ class Journal:
         in_force = await self._enforcer.wait_past(offset, APPLIED_TIMEOUT_S)
         return Outcome(decision.entity_id, event_id, in_force)
 
-    async def append_usage(self, records: Sequence[NewRecord]) -> None:
-        """Append usage events that did not come through the gateway (imports). Durable when this returns.
+    async def append_usage(self, records: Sequence[NewRecord]) -> list[LogPosition]:
+        """Append usage events that did not come through the gateway (imports, corrections). Durable when this
+        returns.
 
         Raises Refusal (503): they may or may not be recorded; whoever sends them again sends the same ids."""
         try:
             async with asyncio.timeout(APPEND_TIMEOUT_S):
-                await self._log.append(records)
+                return await self._log.append(records)
         except (LogUnavailable, TimeoutError):
             raise unavailable("The event log did not confirm in time; sending the same again is safe.") from None
 

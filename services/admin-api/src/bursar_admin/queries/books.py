@@ -148,11 +148,4 @@ ORDER BY day, provider, provider_credential, model"""
     return sql, {"from_ms": from_ms, "to_ms": to_ms}
 
 
-def request(request_id: str) -> Question:
-    """What one request costs now, corrections included; nothing for one that was refused, or is unknown."""
-    sql = """SELECT toUnixTimestamp64Milli(started_at) AS started_at_ms, cost_nusd, list_cost_nusd FROM bursar.usage
-WHERE request_id = {request:String} AND outcome != 'refused' AND provider != 'simulator' LIMIT 1"""
-    return sql, {"request": request_id}
-
-
 assert CORRECTIONS_TOPIC == "bursar.corrections.v1"  # as the schema names it

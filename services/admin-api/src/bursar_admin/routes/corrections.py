@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from bursar_admin.chronicle import Entry
 from bursar_admin.closing import last_closed, read_month
 from bursar_admin.desk import Desk
-from bursar_admin.errors import Refusal, bad_field, conflict
+from bursar_admin.errors import bad_field
 from bursar_admin.fields import Description, Reference
 from bursar_admin.queries import books, month_pages
 from bursar_admin.quota import usd
@@ -21,9 +21,7 @@ from bursar_admin.routes.exports import MONTH
 from bursar_admin.routes.statements import asked_page, in_dollars, paging
 from bursar_admin.schemas import REQUIRED, Body
 from bursar_common.clock import rfc3339
-from bursar_common.eventlog.port import NewRecord
-from bursar_common.events import CORRECTIONS_TOPIC, encode_event
-from bursar_common.finance import USAGE_CORRECTED, Correction, month_of_ms, next_month
+from bursar_common.finance import Correction, month_of_ms, next_month
 
 PATH = "/api/finance/corrections"
 MAX_CORRECTION_NUSD = 1_000_000 * 1_000_000_000
@@ -154,13 +152,7 @@ class Corrections:
             raise bad_field("reason", "is needed: whoever reads the books wants to know why", reason, "a few words")
         if not cost and not listed:
             raise bad_field("cost_nusd", "changes nothing", cost, "an amount that is not 0")
-        found = await self.desk.analytics.rows(*books.request(request_id))
-        if not found:
-            raise Refusal(404, "not_found_error", "There is no charged request of that id.")
-        row = found[0]
-        if row["cost_nusd"] + cost < 0 or row["list_cost_nusd"] + listed < 0:
-            raise conflict("The request would cost less than nothing.", cost_nusd=row["cost_nusd"])
-        correction = Correction(
+        wanted = Correction(
             correction_id=body.correction_id or self.desk.mint(),
             request_id=request_id,
             corrected_at_ms=self.desk.clock.now_ms(),
@@ -169,22 +161,14 @@ class Corrections:
             cost_nusd=cost,
             list_cost_nusd=listed,
         )
-        value = encode_event(
-            id=correction.correction_id,
-            source="bursar/admin",
-            type=USAGE_CORRECTED,
-            time=rfc3339(correction.corrected_at_ms),
-            subject=request_id,
-            data=correction,
-        )
-        await self.desk.journal.append_usage([NewRecord(CORRECTIONS_TOPIC, request_id, value)])
-        belongs = month_of_ms(row["started_at_ms"])
+        correction, started_at_ms = await self.desk.correcting.correct(wanted)
+        belongs = month_of_ms(started_at_ms)
         last = last_closed(self.desk.projection)
         answer: CorrectionAnswer = {
             "correction_id": correction.correction_id,
             "request_id": request_id,
             "corrected_at": rfc3339(correction.corrected_at_ms),
-            "reason": reason,
+            "reason": correction.reason,
             "cost_nusd": cost,
             "cost_usd": usd(cost),
             "list_cost_nusd": listed,
