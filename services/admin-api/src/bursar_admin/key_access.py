@@ -14,28 +14,36 @@ from bursar_common.keys import key_hmac, sha256_hex
 def presented_key(desk: Desk, request: web.Request) -> VirtualKey | None:
     """The key whose value came with the request, in any of the headers the edge reads it from; None: none that is
     known here, or two different ones."""
+    found = _known(desk, request)
+    return found[0] if len(found) == 1 else None
+
+
+def _known(desk: Desk, request: web.Request) -> list[VirtualKey]:
+    """By the edge's rule: what is not known here beside a key, such as the client's own login, is passed over."""
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     presented = {
         request.headers.get("x-bf-vk", ""),
         request.headers.get("x-api-key", ""),
         bearer.strip() if scheme.lower() == "bearer" else "",
     } - {""}
-    found = {desk.projection.with_hmac(key_hmac(desk.key_secret, sha256_hex(value))) for value in presented}
-    found.discard(None)
-    return desk.projection.virtual_keys.get(found.pop() or "") if len(found) == 1 else None
+    found = {desk.projection.with_hmac(key_hmac(desk.key_secret, sha256_hex(value))) for value in presented} - {None}
+    keys = (desk.projection.virtual_keys.get(key_id or "") for key_id in found)
+    return [key for key in keys if key is not None]
 
 
 def asking_key(desk: Desk, request: web.Request) -> VirtualKey:
     """The key that asks. Every value that is not known here is answered alike, whatever it looks like.
 
     Raises Refusal (401, 403)."""
-    key = presented_key(desk, request)
-    if key is None:
+    found = _known(desk, request)
+    if len(found) > 1:
+        raise unauthorized("Two different virtual keys came with this request; send one of them.")
+    if not found:
         raise unauthorized(
             "No virtual key that is known here came with this request: send yours as Authorization: Bearer, or "
             "x-api-key."
         )
-    return check_usable(key, desk.now_s())
+    return check_usable(found[0], desk.now_s())
 
 
 def check_usable(key: VirtualKey, now_s: int) -> VirtualKey:

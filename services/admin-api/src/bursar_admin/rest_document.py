@@ -13,7 +13,9 @@ machine-readable form, with the shapes of all bodies and answers, is `GET /api/o
 
 **Access.** On one machine, loopback needs no token (unless `bursar up --require-token`). Any other address needs the
 admin token, as `Authorization: Bearer <token>` or `x-api-key: <token>`. Routes marked *key* take the virtual key itself
-instead, and tell no more than that key may know.
+instead, and tell no more than that key may know: the one that is known of `x-bf-vk`, `Authorization: Bearer` and
+`x-api-key`, as for requests through the gateway. What is not known beside it (a client's own login) is passed over; no
+known key, or two different ones, are 401.
 
 **Errors** are `{"error": {"type", "message", "field", "given", "allowed", "request_id"}}`, several faults under
 `problems`: each names the wrong field, what was given and what is allowed. A parameter or field that is not known is
