@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from bursar_admin.allocations import PartBody
+from bursar_admin.allocations import AllocationBody, PartBody
 from bursar_admin.body import parse_json, read_body
 from bursar_admin.errors import HIDDEN, Refusal
 from bursar_admin.imports import ImportBody
@@ -78,7 +79,7 @@ def limit(**fields: Any) -> bytes:
         (key_with(budgets=[None]), "budgets[0]", None),
         (key_with(budgets=[{"max_limit": 1, "reset_duration": "1d"}] * 17), "budgets", "a list of 17"),
         (budget(max_limit=-1), "budget.max_limit", -1),
-        (budget(max_limit="100"), "budget.max_limit", "100"),
+        (budget(max_limit="100 $"), "budget.max_limit", "100 $"),
         (budget(max_limit=True), "budget.max_limit", True),
         (budget(max_limit=9_000_000_001), "budget.max_limit", 9_000_000_001),
         (budget(max_limit=0.0000000001), "budget.max_limit", "1E-10"),
@@ -294,3 +295,28 @@ def test_null_clears_and_absence_keeps() -> None:
 
 def test_parsing_keeps_fractions_exact() -> None:
     assert str(parse_json(b"0.10")) == "0.10"
+
+
+def allocation(text: str) -> bytes:
+    """With an amount and a percentage of this JSON."""
+    parts = f'[{{"percent": {text}}}]'
+    return f'{{"name": "a", "kind": "fee", "from_month": "2026-12", "amount": {text}, "parts": {parts}}}'.encode()
+
+
+@pytest.mark.parametrize("text", ["20.000000001", "0.1", "20", "33.3333", "0"])
+def test_amounts_and_percentages_are_numbers_or_decimal_text_alike_and_exact(text: str) -> None:
+    found = [read_body(AllocationBody, allocation(written), creating=True) for written in (text, f'"{text}"')]
+    for each in found:
+        assert each.amount == Decimal(text) * 1_000_000_000
+        assert each.parts is not None
+        assert Decimal(each.parts[0].percent or "") == Decimal(text)
+
+
+NO_DECIMALS = ["1e1", " 20", "20.", ".5", "+1", "-1", "1_0", "NaN", "\N{ARABIC-INDIC DIGIT THREE}", "", "ten", "0" * 41]
+
+
+@pytest.mark.parametrize("text", [*(json.dumps(text) for text in NO_DECIMALS), "true", "-1", "[1]", "99999999999"])
+def test_what_is_no_amount_is_no_percentage(text: str) -> None:
+    error = refusal(AllocationBody, allocation(text))
+    assert {each["field"] for each in error["problems"]} == {"amount", "parts[0].percent"}
+    assert all("a number or a decimal string" in each["allowed"] for each in error["problems"])

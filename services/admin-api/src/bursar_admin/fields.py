@@ -6,6 +6,7 @@ answer. JSON numbers with a fraction arrive as ``Decimal``, so that money never 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -26,6 +27,9 @@ MAX_VALUE_CHARS = 512
 MIN_VALUE_DISTINCT = 8
 """A key brought along has at least 20 characters, 8 of them different: short or repeated ones can be guessed, and a
 guessed key spends somebody's money. 20 random characters of base 36 are 103 bits."""
+MAX_DECIMAL_CHARS = 40
+"""Longest number as text."""
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 MAX_RATE_DOLLARS = 1_000_000
 """Dollars per million tokens; a larger rate is a misplaced decimal point."""
 
@@ -38,9 +42,16 @@ def fault(message: str, allowed: Any) -> PydanticCustomError:
     return PydanticCustomError("fault", "{message}", {"message": message, "allowed": allowed})
 
 
+def _is_decimal(value: Any) -> bool:
+    """A number, or one as text (for those whose JSON has only binary fractions), digits and at most one point."""
+    if isinstance(value, str):
+        return len(value) <= MAX_DECIMAL_CHARS and _DECIMAL.fullmatch(value) is not None
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
 def _nusd(value: Any) -> int:
-    allowed = f"a number of dollars from 0 to {MAX_DOLLARS} with at most 9 decimals"
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    allowed = f"dollars from 0 to {MAX_DOLLARS} with at most 9 decimals, a number or a decimal string"
+    if not _is_decimal(value):
         raise fault("must be a number", allowed)
     try:
         return parse_nusd(value)
@@ -165,12 +176,12 @@ def _key_hash(value: Any) -> str:
 
 
 def _decimal_text(value: Any, largest: int, allowed: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | str) or len(str(value)) > 40:
+    if not _is_decimal(value) or isinstance(value, float):
         raise fault("must be a decimal number", allowed)
-    try:
-        number = Decimal(value)
-    except ArithmeticError:
-        raise fault("must be a decimal number", allowed) from None
+    if isinstance(value, int) and not 0 <= value <= largest:
+        # Before Decimal, whose text of a huge one would be long.
+        raise fault("must be a decimal number", allowed)
+    number = Decimal(value)
     if not number.is_finite() or not 0 <= number <= largest or number.as_tuple().exponent < -12:  # type: ignore[operator]
         raise fault("must be a decimal number", allowed)
     return f"{number:f}"
@@ -192,8 +203,9 @@ def _version(value: Any) -> int:
     return value
 
 
-_AMOUNT_SCHEMA = {"type": "number", "minimum": 0, "maximum": MAX_DOLLARS}
-_DECIMAL_SCHEMA = {"oneOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)?$"}]}
+_TEXT_SCHEMA = {"type": "string", "pattern": r"^\d+(\.\d+)?$", "maxLength": MAX_DECIMAL_CHARS}
+_AMOUNT_SCHEMA = {"oneOf": [{"type": "number", "minimum": 0, "maximum": MAX_DOLLARS}, _TEXT_SCHEMA]}
+_DECIMAL_SCHEMA = {"oneOf": [{"type": "number", "minimum": 0}, _TEXT_SCHEMA]}
 _TIME_SCHEMA = {"type": "string", "format": "date-time"}
 _NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
 
