@@ -89,6 +89,13 @@ def test_wrong_filters_are_named(items: list[tuple[str, str]], field: str) -> No
     assert problem(*items)[0] == field
 
 
+@pytest.mark.parametrize(("value", "message"), [("\x00", "has a character of code 0"), ("x" * 513, "is too long")])
+def test_what_is_wrong_with_a_value_is_said(value: str, message: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        read(("session", value))
+    assert refusal.value.problems[0].message == message
+
+
 def test_reasons_of_refusals_are_told_and_all_of_them_taken() -> None:
     _, allowed = problem(("refused_by", "foo"))
     assert {"", "budget_spent", "no_key", "model_not_found", "internal"} <= set(allowed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bursar_admin.errors import Problem, bad_field, invalid
+from bursar_admin.errors import bad_field
 from bursar_admin.limits import Moment
 from bursar_admin.projection import Projection
 from bursar_admin.queries.filters import MOMENT_ALLOWED, moment_ms
@@ -24,9 +24,9 @@ def read_deletion(projection: Projection, query: Mapping[str, str], now_ms: int,
     """What a request asks to be deleted. Raises Refusal (400) naming every parameter that is missing or wrong."""
     given = [name for name in WHOSE if name in query]
     if len(given) != 1:
-        raise invalid(
-            *(Problem("is one of which exactly one is needed", name, query.get(name), list(WHOSE)) for name in WHOSE)
-        )
+        wrong = given[0] if given else WHOSE[0]
+        message = f"{', '.join(given)} are given" if given else f"none of {', '.join(WHOSE)} is given"
+        raise bad_field(wrong, f"{message}; exactly one is needed", query.get(wrong), list(WHOSE))
     value, before_ms = query[given[0]], now_ms
     if "before" in query:
         found = moment_ms(query["before"])

@@ -40,7 +40,9 @@ def _values(given: Any) -> tuple[str, ...]:
     values = (given,) if isinstance(given, str) else tuple(given)
     if len(values) > MAX_VALUES:
         raise fault("has too many values", f"at most {MAX_VALUES}")
-    if any(len(value) > MAX_VALUE_CHARS or "\x00" in value for value in values):
+    if any("\x00" in value for value in values):
+        raise fault("has a character of code 0", "text without it")
+    if any(len(value) > MAX_VALUE_CHARS for value in values):
         raise fault("is too long", f"at most {MAX_VALUE_CHARS} characters")
     return tuple(dict.fromkeys(values))
 
@@ -100,7 +102,9 @@ class Filters(BaseModel):
     customer: Values = Field((), description="Customer's id or name.")
     team: Values = Field((), description="Team's id or name; empty: requests of no team.")
     user: Values = Field((), description="User's id or name.")
-    key: Values = Field((), description="Virtual key's id or name.")
+    key: Values = Field(
+        (), description="Virtual key's id or name: today's, or one no key has today but had when it was used."
+    )
     project: Values = Field((), description="x-bursar-project of the request.")
     repository: Values = Field((), description="x-bursar-repository of the request.")
     branch: Values = Field((), description="x-bursar-branch of the request.")
