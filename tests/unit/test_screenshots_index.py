@@ -13,9 +13,11 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Logs": {
         "logs": "Requests as they happen, under filters that stand in the address.",
         "request": "One request opened: tokens, prices and the arithmetic, the budgets it was charged to.",
+        "request-corrected": "A request whose cost was corrected.",
     },
     "Sessions": {
         "sessions": "Sessions of Claude Code, what each cost and how much came from the cache.",
+        "session-panel": "A session beside the list.",
         "session": "One session: its agents as a tree, its time line, cost by turn.",
     },
     "Insights": {"insights": "What could cost less, each with its rule and its numbers."},
