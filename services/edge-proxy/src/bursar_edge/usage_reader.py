@@ -27,10 +27,15 @@ BYTES_PER_TOKEN = 4
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 _DELTA = b"event: content_block_delta"
 _QUIET = (_DELTA, b"event: content_block_stop", b"event: ping")  # a comment may precede any event, so it is no sign
+_START = re.compile(
+    rb'event: content_block_start\ndata: ?{"type":"content_block_start","index":\d{1,9},'
+    rb'"content_block":{"type":"(\w{1,64})"'
+)
+"""As the provider writes it: what begins is known without reading the rest."""
 _BLOCK = re.compile(rb'"type" ?: ?"content_block_(delta|start)"')
 _NAME_BYTES = 200
 """Bytes of an event's data in which its type is looked for."""
-_USES = "tool_use"
+_USES, _USES_BYTES = "tool_use", b"tool_use"
 """What the type of a block ends with that calls a tool: ``tool_use``, ``server_tool_use``, ``mcp_tool_use``."""
 _decode = msgspec.json.Decoder().decode
 
@@ -192,7 +197,11 @@ class SseReader(UsageReader):
                 self.delta_events += 1
                 self.delta_bytes += end + 2 - position
             elif end > position and not data.startswith(_QUIET, position):
-                self._event(data[position:end])
+                known = _START.match(data, position, end)
+                if known is None:
+                    self._event(data[position:end])
+                elif known[1].endswith(_USES_BYTES) and self.tool_uses is not None:
+                    self.tool_uses += 1
             position = end + 2
             end = data.find(b"\n\n", position)
         if position == len(data):
