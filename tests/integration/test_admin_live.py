@@ -14,6 +14,7 @@ from bursar_admin import live as live_module
 from bursar_admin.live import LiveFeed
 from bursar_admin.queries.criteria import criteria
 from bursar_admin.queries.filters import Filters
+from bursar_admin.routes import live as live_routes
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import USAGE_TOPIC
@@ -176,6 +177,77 @@ async def test_a_slow_reader_is_told_what_it_lost_and_finally_sent_away(
     feed.leave(other)
     await feed.close()
     await log.close()
+
+
+async def test_who_is_sent_away_gets_what_waited_and_hears_what_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "MAX_WAITING", 5)
+    monkeypatch.setattr(live_module, "MAX_DROPPED", 7)
+    async with running_admin(tmp_path) as admin:
+        socket = await connect(admin)
+        await messages(socket, 1)
+        events = await admin.session.get("http://admin/api/logs/stream", headers={"Host": "localhost"})
+        await events.content.readuntil(b"\n\n")
+        for watcher in admin.desk.live._watchers:
+            for number in range(12):  # at once: nobody reads in between
+                watcher.offer(json.dumps({"type": "log", "log": number}).encode())
+            assert watcher.over
+        got = await messages(socket, 6)
+        assert [each.get("log") for each in got[:5]] == list(range(5))
+        assert got[5] == {"type": "dropped", "count": 7}
+        async with asyncio.timeout(20):
+            closing = await socket.receive()
+            told = (await events.content.read()).decode()
+        assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, 1013)
+        assert [line for line in told.splitlines() if line.startswith("event: ")] == [
+            *["event: log"] * 5, "event: dropped", "event: bye",
+        ]  # fmt: skip
+        assert '"count":7' in told
+        await eventually(lambda: _value(admin.desk.live.watchers == 0), 10)
+
+
+@pytest.mark.parametrize("path", ["/ws", "/api/logs/stream"])
+@pytest.mark.parametrize("how", ["over while it is being sent to", "takes too little in all"])
+async def test_who_takes_nothing_gives_up_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, how: str
+) -> None:
+    ended = how.startswith("over")
+    monkeypatch.setattr(live_routes, "SEND_TIMEOUT_S", 1e6 if ended else 0.2)
+    monkeypatch.setattr(live_routes, "LAST_TIMEOUT_S", 0.1 if ended else 1e6)
+    async with running_admin(tmp_path) as admin:
+        _, writer = await asyncio.open_unix_connection(f"{tmp_path}/admin.http", limit=1024)
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        await eventually(lambda: _value(admin.desk.live.watchers == 1), 10)
+        (watcher,) = admin.desk.live._watchers
+        for _ in range(8):
+            watcher.offer(b'{"type":"log","log":"' + b"x" * (1 << 20) + b'"}')
+        if ended:
+            await eventually(lambda: _value(watcher.hurry is not None and not watcher.waiting), 10)
+            watcher.end("Enough.")
+        await eventually(lambda: _value(admin.desk.live.watchers == 0), 10)
+        assert watcher.over == ("Enough." if ended else "You read too slowly.")
+        writer.transport.abort()
+
+
+async def test_all_that_is_sent_at_once_has_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_routes, "SEND_TIMEOUT_S", 0.2)
+    watcher = live_module.Watcher(criteria(Filters(), {}))
+    for _ in range(live_module.MAX_WAITING):
+        watcher.offer(b"{}")
+    taken: list[bytes] = []
+
+    async def trickle(batch: list[bytes]) -> None:
+        for message in batch:
+            await asyncio.sleep(0.01)  # each by itself in good time
+            taken.append(message)
+
+    assert await live_routes.hand_on(watcher, trickle) is False
+    assert watcher.over == "You read too slowly."
+    assert len(taken) < live_module.MAX_WAITING
 
 
 def _offered(watcher: live_module.Watcher, count: int) -> bool:

@@ -44,6 +44,8 @@ class Watcher:
         self.lost_in_a_row = 0
         self.over = ""
         """Why it is to be sent away; empty: it is not."""
+        self.hurry: Callable[[], None] | None = None
+        """Called when it is over, by whoever hands messages on just then."""
         self._news = asyncio.Event()
 
     def offer(self, message: bytes) -> bool:
@@ -61,9 +63,11 @@ class Watcher:
     def end(self, why: str) -> None:
         self.over = self.over or why
         self._news.set()
+        if self.hurry is not None:
+            self.hurry()
 
     async def next(self, timeout_s: float) -> list[bytes]:
-        """What waits, told first how much was lost; empty after the time, or when it is over."""
+        """What waits, and last how much was lost behind it; empty after the time. Once it is over: what was left."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._news.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,14 @@ from bursar_admin.routes.usage_query import LIVE_FILTERS, asked, shown
 HEARTBEAT_S: Final = 20.0
 """Between pings, or comments of an event stream; a web socket that does not answer one is closed."""
 SEND_TIMEOUT_S: Final = 30.0
-"""A connection that takes nothing for this long is given up."""
+"""A connection that has not taken all that waited for it, MAX_WAITING records at most, within this long is given up:
+one that trickles must not hold a place for ever."""
+LAST_TIMEOUT_S: Final = 5.0
+"""For what still waits for a reader that is sent away, and how much it lost."""
 CLOSE_TIMEOUT_S: Final = 2.0
+SLOW: Final = "You read too slowly."
+Send = Callable[[list[bytes]], Awaitable[None]]
+"""Hands messages to a connection; returns when it has taken them."""
 MAX_MESSAGES_IN: Final = 20
 """Messages a watcher may send: nothing is expected of it."""
 MAX_MESSAGE_BYTES: Final = 4096
@@ -67,7 +74,7 @@ class Live:
         watcher = await self.desk.live.join(self.desk.usage.criteria(filters))
         try:
             await socket.prepare(request)
-            sending = asyncio.create_task(self._send(socket, watcher, shown(filters)))
+            sending = asyncio.create_task(self._send(request, socket, watcher, shown(filters)))
             try:
                 await self._listen(socket)
             finally:
@@ -87,17 +94,22 @@ class Live:
             if count > MAX_MESSAGES_IN:
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many messages")
 
-    async def _send(self, socket: web.WebSocketResponse, watcher: Watcher, filters: dict[str, Any]) -> None:
+    async def _send(
+        self, request: web.Request, socket: web.WebSocketResponse, watcher: Watcher, filters: dict[str, Any]
+    ) -> None:
+        async def send(messages: list[bytes]) -> None:
+            for message in messages:
+                await socket.send_str(message.decode())
+
+        took = False
         try:
             await socket.send_str(hello(filters).decode())
-            while not watcher.over and not socket.closed:
-                for message in await watcher.next(HEARTBEAT_S):
-                    async with asyncio.timeout(SEND_TIMEOUT_S):
-                        await socket.send_str(message.decode())
-                watcher.taken()
-        except (TimeoutError, ConnectionError):
-            watcher.end("You read too slowly.")
-        if watcher.over and not socket.closed:
+            took = await hand_on(watcher, send)
+        except ConnectionError:
+            watcher.end(SLOW)
+        if not took:
+            cut(request)
+        elif not socket.closed:
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=watcher.over.encode()[:120])
 
     # -- Server-Sent Events --------------------------------------------------------------------------------------
@@ -111,25 +123,70 @@ class Live:
             if request.method == "HEAD":
                 return response
             await response.prepare(request)
-            await self._events(response, watcher, shown(filters))
+            await self._events(request, response, watcher, shown(filters))
         finally:
             self.desk.live.leave(watcher)
         return response
 
-    async def _events(self, response: web.StreamResponse, watcher: Watcher, filters: dict[str, Any]) -> None:
+    async def _events(
+        self, request: web.Request, response: web.StreamResponse, watcher: Watcher, filters: dict[str, Any]
+    ) -> None:
         await response.write(b"retry: 3000\n" + event("hello", hello(filters)))
+
+        async def send(messages: list[bytes]) -> None:
+            parts = [event(kind_of(message), message) for message in messages] or [b": nothing new\n\n"]
+            for part in parts:
+                await response.write(part)
+
+        took = False
         try:
-            while not watcher.over:
-                messages = await watcher.next(HEARTBEAT_S)
-                parts = [event(kind_of(message), message) for message in messages] or [b": nothing new\n\n"]
-                async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await response.write(b"".join(parts))
-                watcher.taken()
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await response.write(event("bye", msgspec.json.encode({"type": "bye", "why": watcher.over})))
-                await response.write_eof()
+            took = await hand_on(watcher, send)
+            if took:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await response.write(event("bye", msgspec.json.encode({"type": "bye", "why": watcher.over})))
+                    await response.write_eof()
         except (TimeoutError, ConnectionError):
-            return
+            took = False
+        if not took:
+            cut(request)
+
+
+async def hand_on(watcher: Watcher, send: Send) -> bool:
+    """Hand what comes to a connection until the watcher is over, then what is left and how much was lost. False: the
+    connection did not take it in time. Raises ConnectionError."""
+    try:
+        while not watcher.over:
+            await _send_within(watcher, send, await watcher.next(HEARTBEAT_S))
+        left = await watcher.next(0)
+        if left:
+            await _send_within(watcher, send, left)
+    except TimeoutError:
+        watcher.end(SLOW)
+        return False
+    return True
+
+
+async def _send_within(watcher: Watcher, send: Send, messages: list[bytes]) -> None:
+    """Raises TimeoutError, soon once the watcher is over."""
+    now = asyncio.get_running_loop().time
+    async with asyncio.timeout(LAST_TIMEOUT_S if watcher.over else SEND_TIMEOUT_S) as bound:
+
+        def hurry() -> None:
+            if not bound.expired():
+                bound.reschedule(min(bound.when() or 0.0, now() + LAST_TIMEOUT_S))
+
+        watcher.hurry = hurry
+        try:
+            await send(messages)
+        finally:
+            watcher.hurry = None
+    watcher.taken()
+
+
+def cut(request: web.Request) -> None:
+    """End a connection that takes nothing: what is buffered for it would keep it open."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def hello(filters: dict[str, Any]) -> bytes:
