@@ -6,10 +6,14 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from bursar_aggregator.archive import Archive
 from tests.harness.clickhouse_front import TOKEN
 from tests.harness.leaving import october_is_due
 
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: views of many parts take the engine long to analyse where the machine has other work."""
 STEPS_AT_MOST = 60
 
 

@@ -15,6 +15,8 @@ from bursar_aggregator.rebuild import rebuild
 from tests.harness.leaving import Installation, at, october_is_due
 from tests.harness.usage_events import usage, usage_record
 
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: views of many parts take the engine long to analyse where the machine has other work."""
 DLQ = "bursar.usage.v1.dlq"
 
 

@@ -23,6 +23,8 @@ from tests.harness.finance import Finance, running_finance
 from tests.harness.stored_books import BooksWorld
 from tests.harness.usage_events import STARTED_AT_MS, usage
 
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: views of many parts take the engine long to analyse where the machine has other work."""
 VIEWS = (
     "booked_monthly", "booked_lines", "month_checksums", "allocated_charges", "chargeback_monthly",
     "chargeback_monthly_by_model", "chargeback_monthly_by_token_kind", "unattributed_monthly", "expired_holds_monthly",
