@@ -21,6 +21,8 @@ from bursar_admin.queries.filters import NAMES, Filters, moment_ms, read_filters
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Hours, Span, buckets, plan_of, span_of, whole_hours
 from bursar_admin.queries.sums import Question
 from bursar_admin.routes.logs import csv_cell
+from bursar_admin.routes.usage_sums import times
+from bursar_common.clock import rfc3339
 from tests.harness.usage_events import usage
 
 NOON_MS = 1_795_262_400_000
@@ -120,7 +122,19 @@ def test_moments() -> None:
 
 
 def test_ranges_have_a_beginning_and_an_end() -> None:
-    assert span_of(Filters(), NOON_MS) == Span(NOON_MS + HOUR_MS - 7 * 86_400_000, NOON_MS + HOUR_MS)
+    span = span_of(Filters(), NOON_MS)
+    # What an edge whose clock is ahead has just served is read, but the range that is told ends now.
+    assert span == Span(NOON_MS - 7 * 86_400_000, NOON_MS + HOUR_MS)
+    assert span.until_ms == NOON_MS
+    assert times(span, span.before) == {
+        "from": rfc3339(NOON_MS - 7 * 86_400_000), "to": rfc3339(NOON_MS),
+        "previous_from": rfc3339(NOON_MS - 14 * 86_400_000), "previous_to": rfc3339(NOON_MS - 7 * 86_400_000),
+    }  # fmt: skip
+    assert span.before == Span(NOON_MS - 14 * 86_400_000, NOON_MS - 7 * 86_400_000)
+    asked = span_of(Filters(to_ms=NOON_MS), NOON_MS + HOUR_MS)
+    assert (asked, asked.until_ms) == (Span(NOON_MS - 7 * 86_400_000, NOON_MS), NOON_MS)
+    ahead = span_of(Filters(from_ms=NOON_MS + 1), NOON_MS)
+    assert ahead.from_ms < ahead.until_ms == ahead.to_ms
     with pytest.raises(Refusal, match="long"):
         span_of(Filters(from_ms=1), NOON_MS)
     with pytest.raises(Refusal, match="before"):
@@ -307,3 +321,21 @@ def test_unknown_counts_match_no_bound() -> None:
     assert not criteria(Filters(min_tokens=0), {}).matches(unknown)
     assert not criteria(Filters(max_tokens=10**9), {}).matches(unknown)
     assert criteria(Filters(), {}).matches(unknown)
+
+
+def test_a_name_of_a_key_is_asked_for_by_id() -> None:
+    keys = {"key-1": "ci", "key-2": "alice", "key-3": "ci"}
+
+    def asked(*values: str) -> tuple[tuple[str, ...], str]:
+        wanted = criteria(Filters(key=values), {}, keys)
+        parameters = wanted.sql("f_")[1]
+        return tuple(parameters["f_key"]), wanted.early
+
+    at_once = "virtual_key_id IN {f_key:Array(String)}"
+    assert asked("alice") == (("key-2",), at_once)
+    assert asked("ci", "key-2") == (("key-1", "key-3", "key-2"), at_once)
+    # Nobody has that name today: it may stand in requests of a key that is gone.
+    assert asked("alice", "former") == (("key-2", "former"), "")
+    assert asked("") == (("",), "")
+    assert criteria(Filters(key=("ci",)), {}, keys).matches(usage(virtual_key_id="key-3", virtual_key="before"))
+    assert not criteria(Filters(key=("ci",)), {}, keys).matches(usage(virtual_key_id="key-9", virtual_key="ci"))

@@ -139,7 +139,12 @@ class Filters(BaseModel):
         "of a stored prompt or answer (not in what comes live); upper and lower case are alike.",
     )
     from_ms: int | None = Field(None, alias="from", description=f"Start: {MOMENT_ALLOWED}.")
-    to_ms: int | None = Field(None, alias="to", description="End (a day: its end), likewise; by default now.")
+    to_ms: int | None = Field(
+        None,
+        alias="to",
+        description="End (a day: its end), likewise; by default now, when "
+        "requests that an edge whose clock is ahead dated up to an hour later count as well.",
+    )
 
 
 NAMES: Final[tuple[str, ...]] = tuple(field.alias or name for name, field in Filters.model_fields.items())

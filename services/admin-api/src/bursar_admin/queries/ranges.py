@@ -17,7 +17,8 @@ DAY_MS: Final = 86_400_000
 DEFAULT_DAYS: Final = 7
 """Range of sums and rankings where ``from`` is not given."""
 AHEAD_MS: Final = HOUR_MS
-"""How far "now" reaches: clocks of edges may be ahead of this one."""
+"""How far beyond now is read where a range goes on until now: clocks of edges may be ahead of this one, and what they
+have just served must not be missing."""
 MAX_OPEN_HOURS: Final = 400
 """Hours read request by request beside sums; with more of them everything is."""
 MAX_OPEN_DAYS: Final = 100
@@ -34,11 +35,18 @@ class Span:
 
     from_ms: int
     to_ms: int
+    now_ms: int | None = field(default=None, compare=False)
+    """Where the range was asked for until now: that moment, AHEAD_MS before ``to_ms``."""
+
+    @property
+    def until_ms(self) -> int:
+        """The end of what was asked for."""
+        return self.to_ms if self.now_ms is None else self.now_ms
 
     @property
     def before(self) -> Span:
         """The range of the same length that ends where this one starts."""
-        return Span(2 * self.from_ms - self.to_ms, self.from_ms)
+        return Span(2 * self.from_ms - self.until_ms, self.from_ms)
 
     def sql(self, name: str, column: str = "started_at") -> tuple[str, dict[str, Any]]:
         """The condition, and its parameters: by day as well, which is what the table is ordered by."""
@@ -50,23 +58,26 @@ class Span:
             {
                 f"{name}_from": self.from_ms,
                 f"{name}_to": self.to_ms,
-                f"{name}_first": _day(self.from_ms),
-                f"{name}_last": _day(self.to_ms - 1),
+                f"{name}_first": day_of(self.from_ms),
+                f"{name}_last": day_of(self.to_ms - 1),
             },
         )
 
 
 def span_of(filters: Filters, now_ms: int, days: int = DEFAULT_DAYS) -> Span:
-    """The range asked for; ``to`` defaults to now, ``from`` to ``days`` before it.
+    """The range asked for; ``to`` defaults to now (what is dated up to AHEAD_MS later is read, too), ``from`` to
+    ``days`` before.
 
     Raises Refusal (400) for one that is empty or too long."""
     to_ms = filters.to_ms if filters.to_ms is not None else now_ms + AHEAD_MS
-    from_ms = filters.from_ms if filters.from_ms is not None else to_ms - days * DAY_MS
+    until_now = now_ms if filters.to_ms is None else None
+    from_ms = filters.from_ms if filters.from_ms is not None else (until_now or to_ms) - days * DAY_MS
     if to_ms <= from_ms:
         raise bad_field("from", "is not before to (by default now)", None, "an earlier moment than to")
     if to_ms - from_ms > MAX_RANGE_DAYS * DAY_MS + AHEAD_MS:
         raise bad_field("from", "is too long before to", None, f"at most {MAX_RANGE_DAYS} days")
-    return Span(from_ms, to_ms)
+    # A range that begins ahead of now is as long as what can be there.
+    return Span(from_ms, to_ms, until_now if until_now is not None and until_now > from_ms else None)
 
 
 @dataclass(frozen=True)
@@ -328,5 +339,6 @@ def _check_buckets(count: int) -> None:
         raise bad_field("interval", "makes too many points for this range", None, f"at most {MAX_BUCKETS}: use day")
 
 
-def _day(at_ms: int) -> str:
+def day_of(at_ms: int) -> str:
+    """The UTC day of a moment."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()

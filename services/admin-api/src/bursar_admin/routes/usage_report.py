@@ -90,7 +90,7 @@ class UsageReport:
         answer: UsageReportAnswer = {
             "by": by,
             "since": rfc3339(span.from_ms),
-            "until": rfc3339(span.to_ms),
+            "until": rfc3339(span.until_ms),
             "rows": [_row(row) for row in rows],
         }
         return json_answer(answer)

@@ -215,7 +215,7 @@ def previous(query: Mapping[str, str], span: Span, *, default: str) -> Span | No
 
 
 def times(span: Span, before: Span | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"from": rfc3339(span.from_ms), "to": rfc3339(span.to_ms)}
+    found: dict[str, Any] = {"from": rfc3339(span.from_ms), "to": rfc3339(span.until_ms)}
     if before is not None:
         found |= {"previous_from": rfc3339(before.from_ms), "previous_to": rfc3339(before.to_ms)}
     return found
