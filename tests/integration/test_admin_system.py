@@ -64,7 +64,13 @@ async def test_health_says_what_it_can_ask_and_unknown_is_not_zero(tmp_path: Pat
 async def test_the_installation_says_who_asks_and_what_is_kept(tmp_path: Path) -> None:
     async with running_admin(tmp_path) as admin:
         _, answer, _ = await admin.call("GET", "/api/installation")
-        assert (answer["event_log"], answer["usage_kept_days"], answer["analytics"]) == ("sqlite", None, False)
+        assert (answer["event_log"], answer["usage_kept_days"], answer["analytics"]) == ("sqlite", 400, False)
+        kept = {each["what"]: (each["kept_days"], each["setting"]) for each in answer["kept"]}
+        assert kept["Requests, in the log"] == (400, "BURSAR_USAGE_RETENTION_DAYS")
+        assert kept["Requests, for reading"] == (369, "BURSAR_USAGE_ROWS_DAYS")
+        assert kept["Prompts and answers, for reading"] == (30, "BURSAR_CONTENT_RETENTION_DAYS")
+        assert kept["Governance, corrections"] == (None, "")
+        assert "Requests, archived" not in kept
         assert (answer["access"]["actor"], answer["access"]["signed_in_with"]) == ("local", "loopback")
     async with running_admin(tmp_path, admin_token="a-token-of-the-tests", public_hosts="spend.example.com") as admin:
         token = {"Authorization": "Bearer a-token-of-the-tests"}

@@ -142,7 +142,7 @@ class InstallationAnswer(TypedDict):
     version: str
     shape: Literal["one_machine", "cluster"]
     event_log: Literal["sqlite", "kafka"]
-    usage_kept_days: Annotated[int | None, Field(description="Null: for ever.")]
+    usage_kept_days: Annotated[int, Field(description="Of requests in the event log.")]
     content_kept_days: Annotated[int, Field(description="Of stored prompts and answers, where content is on.")]
     kept: Annotated[list[KeptAnswer], Field(description="What is kept how long, where, and which setting says so.")]
     content_max_bytes: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -20,65 +20,45 @@ class KeptAnswer(TypedDict):
     why: str
 
 
+MONTH_DAYS: Final = 31
+"""Requests leave ClickHouse by whole months, so that much before the log forgets the first of them."""
+
+
 def kept(settings: Settings) -> list[KeptAnswer]:
     """As this service is told: in a cluster every service has to be told the same."""
-    kafka = bool(settings.kafka_bootstrap)
-    log = "Kafka" if kafka else "SQLite"
-    found: list[KeptAnswer] = [
-        {
-            "what": "Requests, in the log",
-            "where": log,
-            "kept_days": settings.usage_retention_days if kafka else None,
-            "setting": "BURSAR_USAGE_RETENTION_DAYS" if kafka else "",
-            "why": "Ledger and analytics are rebuilt from it."
-            if kafka
-            else "The log is a file on this machine; ledger and analytics are rebuilt from it.",
-        },
-        {
-            "what": "Requests, for reading",
-            "where": "ClickHouse",
-            "kept_days": None,
-            "setting": "",
-            "why": "What these pages, statements and exports are made from.",
-        },
-        {
-            "what": "Prompts and answers, in the log",
-            "where": log,
-            "kept_days": min(settings.content_topic_days, settings.content_retention_days),
-            "setting": "BURSAR_CONTENT_TOPIC_DAYS",
-            "why": "The time in which they can be written to ClickHouse again.",
-        },
-        {
-            "what": "Prompts and answers, for reading",
-            "where": "ClickHouse",
-            "kept_days": settings.content_retention_days,
-            "setting": "BURSAR_CONTENT_RETENTION_DAYS",
-            "why": "Where they are stored at all; deleted a person at a time by an order to delete.",
-        },
-        {
-            "what": "Governance, corrections, closed months",
-            "where": log,
-            "kept_days": None,
-            "setting": "",
-            "why": "What everything is rebuilt from.",
-        },
-        {
-            "what": "Dead letters",
-            "where": log,
-            "kept_days": None,
-            "setting": "",
-            "why": "Until somebody looks at them. Those of prompts and answers go with these.",
-        },
-    ]
+    log = "Kafka" if settings.kafka_bootstrap else "SQLite"
+    rows_days = settings.usage_rows_days or max(settings.usage_retention_days - MONTH_DAYS, 1)
+    archive = settings.usage_archive
+    found = [
+        _kept("Requests, in the log", log, settings.usage_retention_days, "BURSAR_USAGE_RETENTION_DAYS",
+              "Ledger and analytics are rebuilt from it; one that ClickHouse does not have stays."),
+        _kept("Requests, for reading", "ClickHouse", rows_days, "BURSAR_USAGE_ROWS_DAYS",
+              "At least: they leave by whole months, once a month is closed and its books are stored."
+              + ("" if archive else " Nothing archives them.")),
+    ]  # fmt: skip
     if settings.usage_cold_days:
-        found.insert(
-            2,
-            {
-                "what": "Requests, on fast disks",
-                "where": "ClickHouse",
-                "kept_days": settings.usage_cold_days,
-                "setting": "BURSAR_USAGE_COLD_DAYS",
-                "why": f"Then on the volume {settings.usage_cold_volume}, where they stay readable.",
-            },
-        )
-    return found
+        found.append(
+            _kept("Requests, on fast disks", "ClickHouse", settings.usage_cold_days, "BURSAR_USAGE_COLD_DAYS",
+                  f"Then on the volume {settings.usage_cold_volume}, where they stay readable.")
+        )  # fmt: skip
+    if archive:
+        found.append(
+            _kept("Requests, archived", archive, None, "BURSAR_USAGE_ARCHIVE",
+                  "As Parquet files, written and read back before requests leave ClickHouse.")
+        )  # fmt: skip
+    return [
+        *found,
+        _kept("Sums, statements, closed months", "ClickHouse", None, "",
+              "By hour, day and month: what pages and exports show of requests that have left."),
+        _kept("Prompts and answers, in the log", log,
+              min(settings.content_topic_days, settings.content_retention_days), "BURSAR_CONTENT_TOPIC_DAYS",
+              "The time in which they can be written to ClickHouse again."),
+        _kept("Prompts and answers, for reading", "ClickHouse", settings.content_retention_days,
+              "BURSAR_CONTENT_RETENTION_DAYS", "Where they are stored at all; a person's are deleted on request."),
+        _kept("Governance, corrections", log, None, "", "What everything is rebuilt from."),
+        _kept("Dead letters", log, None, "", "Until somebody looks at them; those of prompts go with the prompts."),
+    ]  # fmt: skip
+
+
+def _kept(what: str, where: str, days: int | None, setting: str, why: str) -> KeptAnswer:
+    return {"what": what, "where": where, "kept_days": days, "setting": setting, "why": why}

@@ -35,7 +35,7 @@ def routes(desk: Desk) -> list[Route]:
             "version": _version(),
             "shape": "one_machine" if settings.single_machine else "cluster",
             "event_log": "kafka" if kafka else "sqlite",
-            "usage_kept_days": settings.usage_retention_days if kafka else None,
+            "usage_kept_days": settings.usage_retention_days,
             "content_kept_days": settings.content_retention_days,
             "kept": kept(settings),
             "content_max_bytes": settings.content_max_bytes,
