@@ -24,7 +24,7 @@ from bursar_common.finance import USAGE_CORRECTED, Correction, CorrectionFold
 MAX_KEPT: Final = 5_000
 """Newest corrections kept, some 10 MB. Older ones stay in their topic, and in ClickHouse."""
 READ_WAIT_S: Final = 1.0
-ASK_S: Final = 5.0
+ASK_S: Final = 10.0
 """Until the log, or the analytics, is given up for this answer."""
 ENTITY: Final = "request"
 ACTION: Final = "corrected"
