@@ -53,8 +53,9 @@ def questions(now_s: int) -> list[Question]:
     now_s -= LEFT_OF_HOUR_S
     # Thirty whole days, as a month has them; every one of them is over.
     month = {"from": str(day_s - 30 * 86_400), "to": str(day_s)}
-    running = {"from": str(now_s - 30 * 86_400), "to": str(now_s)}
-    week = {"from": str(now_s - 7 * 86_400), "to": str(now_s)}
+    # As pages show them: from a midnight on until now, compared to as much of the days before, to the hour.
+    running = {"from": str(day_s - 29 * 86_400), "to": str(now_s)}
+    week = {"from": str(day_s - 6 * 86_400), "to": str(now_s)}
     filters: dict[str, dict[str, str]] = {
         "": {},
         "team": {"team": "team-id-" + "7".rjust(24, "0")},
@@ -86,12 +87,13 @@ def questions(now_s: int) -> list[Question]:
         Question("insights of a week", "/api/insights", week),
     ]
     zone = {"timezone": "Europe/Paris"}
-    compared = {"previous_from": str(now_s - 60 * 86_400), "previous_to": str(now_s - 30 * 86_400)}
+    hour_s = (now_s + 1800) // 3600 * 3600
+    compared = {"previous_from": str(day_s - 59 * 86_400), "previous_to": str(hour_s - 30 * 86_400)}
     asked += [
         Question("overview: the month by hour", "/api/logs/histogram", {**running, **zone, "interval": "hour"}),
         *(
             Question(f"overview: {days} days before", "/api/logs/histogram", {
-                "from": str(now_s - 2 * days * 86_400), "to": str(now_s - days * 86_400), **zone})
+                "from": str(day_s - (2 * days - 1) * 86_400), "to": str(hour_s - days * 86_400), **zone})
             for days in (1, 7, 30)
         ),
         Question("overview: days by team", "/api/logs/histogram", {**running, **zone, "by": "team", "top": "7"}),

@@ -83,7 +83,11 @@ def _running(
 ) -> Span:
     start_s, now_s, before_s = _s(start), _s(now), _s(before)
     # No further than where this span began: the month before may be shorter.
-    before_end_s = min(before_s + now_s - start_s, start_s)
+    before_end_s = before_s + now_s - start_s
+    if name != "today":
+        # To the hour: of a week or more it is nothing one sees, and sums of whole hours are found at once.
+        before_end_s = (before_end_s + 1800) // 3600 * 3600
+    before_end_s = min(before_end_s, start_s)
     bucket: Bucket = "hour" if name == "today" else "day"
     return Span(name, start_s, max(now_s, start_s + 1), before_s, max(before_end_s, before_s + 1), label, before_label,
                 bucket, zone, _s(end))  # fmt: skip
