@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from bursar_admin.adding import Asked, add_up
 from bursar_admin.analytics import Analytics
 from bursar_admin.kept import Kept
+from bursar_admin.log_pages import LogPages, Place
 from bursar_admin.projection import Projection
 from bursar_admin.queries import content, logs, sessions, sums
 from bursar_admin.queries.criteria import Criteria, criteria
@@ -18,13 +19,7 @@ from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Plan, Span, hours_of
 from bursar_admin.queries.sums import Question
 from bursar_common.usage_sums import CUTS, LATENCY_CUTS, cut_for
 
-MORE_CANDIDATES: Final = 4
-"""Candidates beyond a page: for those another event of their request has overtaken."""
-CANDIDATES_AT_ONCE: Final = 1_016
-"""Rows looked up by one statement: the ids take some 45 kB."""
-
 Row = dict[str, Any]
-Place = tuple[int, str]
 
 
 class SumsKnown:
@@ -51,12 +46,15 @@ class UsageStore:
     def __init__(self, analytics: Analytics, projection: Projection) -> None:
         self.analytics = analytics
         self._projection = projection
+        self.log_pages = LogPages(analytics, self)
         self.kept = Kept(analytics)
         self._sums_known = SumsKnown(analytics)
 
     def criteria(self, filters: Filters) -> Criteria:
         return criteria(
-            filters, {user.id: user.name for user in self._projection.users.values()}, self._projection.virtual_keys
+            filters,
+            {user.id: user.name for user in self._projection.users.values()},
+            {key.id: key.name for key in self._projection.virtual_keys.values()} if filters.key else None,
         )
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -65,33 +63,10 @@ class UsageStore:
         self, wanted: Criteria, span: Span, sort_by: str, *, descending: bool, after: Place | None, count: int
     ) -> list[Row]:
         """Up to ``count`` requests behind a place, in order; each has its ``sort_value``."""
-        if sort_by == "started_at":
-            span = await self._from_there(span, descending, after)
-            if span.to_ms <= span.from_ms:
-                return []
-            stretches = list(logs.windows(span, newest_first=descending))
-        else:
-            stretches = [span]
-        found: list[Row] = []
-        for stretch in stretches:
-            while len(found) < count:
-                asked = min(count - len(found) + MORE_CANDIDATES, CANDIDATES_AT_ONCE)
-                only = await self._haunts(wanted, span, sort_by, after, asked) if descending else None
-                places = await self.analytics.rows(
-                    *logs.candidates(
-                        wanted, stretch, sort_by, descending=descending, after=after, count=asked, only=only
-                    )
-                )
-                if places:
-                    found += await self._rows_at(places, wanted, sort_by)
-                    after = (places[-1]["sort_value"], places[-1]["request_id"])
-                if len(places) < asked:
-                    break
-            if len(found) >= count:
-                break
-        return found[:count]
+        page = await self.log_pages.page(wanted, span, sort_by, descending=descending, after=after, count=count)
+        return page.rows
 
-    async def _haunts(
+    async def haunts(
         self, wanted: Criteria, span: Span, sort_by: str, after: Place | None, count: int
     ) -> tuple[list[logs.Haunt], tuple[Span, ...], int] | None:
         """Where the requests of the highest values behind a place are: days of keys, and stretches that no sums are
@@ -103,31 +78,6 @@ class UsageStore:
             return None
         found = logs.nearest(await self.analytics.rows(*logs.haunts(question, sort_by)), after, count)
         return None if found is None else (found[0], question.plan.raw, found[1])
-
-    async def _from_there(self, span: Span, descending: bool, after: Place | None) -> Span:
-        """The part of a range that can hold what follows a place (or, from the oldest on, anything)."""
-        if after is not None:
-            at_ms = after[0]
-            return (
-                Span(span.from_ms, min(span.to_ms, at_ms + 1))
-                if descending
-                else Span(max(span.from_ms, at_ms), span.to_ms)
-            )
-        if descending:
-            return span
-        (row,) = await self.analytics.rows(logs.OLDEST)
-        return Span(max(span.from_ms, row["oldest_ms"]) if row["rows"] else span.to_ms, span.to_ms)
-
-    async def _rows_at(self, places: Sequence[Row], wanted: Criteria, sort_by: str) -> list[Row]:
-        rows = await self.analytics.rows(*logs.rows_at(places, wanted, sort_by))
-        by_id = {row["request_id"]: row for row in rows}
-        ordered: list[Row] = []
-        for place in places:
-            row = by_id.get(place["request_id"])
-            # Of a request's events only the one that stands is shown, at its own place, once.
-            if row is not None and row["sort_value"] == place["sort_value"]:
-                ordered.append(by_id.pop(place["request_id"]))
-        return ordered
 
     async def one(self, request_id: str) -> Row | None:
         rows = await self.analytics.rows(*logs.row_of(request_id))

@@ -6,7 +6,7 @@ Both are made of the same tables below. Whatever is unknown (NULL, None) matches
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ ID_COLUMNS: Final = (
     "request_id", "upstream_request_id", "message_id", "session_id", "agent_id", "virtual_key_id", "user_id", "team_id",
     "customer_id",
 )  # fmt: skip
+OF_PROVIDER: Final[Mapping[str, str]] = {"req_": "upstream_request_id", "msg_": "message_id"}
+"""Ids that say by their beginning what they are of: looked for in one column, whose index knows them."""
 TEXT_COLUMNS: Final = (
     "virtual_key", "team", "customer", "project", "repository", "branch", "environment", "cost_center", "provider",
     "model", "requested_model", "error_type", "refused_by", "client_version",
@@ -50,6 +52,8 @@ BOUNDED: Final[tuple[tuple[str, str, Callable[[Usage], int | None]], ...]] = (
     ("latency_ms", "latency_ms", lambda usage: usage.latency_ms),
 )
 """What ``min_…`` and ``max_…`` bound: as an expression over columns, and of an event."""
+CORRECTED: Final = ("cost_usd", "tokens")
+"""Those of them that corrections change."""
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{32}|(req|msg)_[0-9A-Za-z_]{4,}")
 
 
@@ -62,8 +66,10 @@ class Criteria:
     """Whom the ``user`` filter names."""
     text_user_ids: tuple[str, ...] = ()
     """Whose name contains the text."""
+    keys: tuple[str, ...] = ()
+    """Whom the ``key`` filter means: ids; a name that no key has today stands for itself."""
     by_key_id: bool = False
-    """Every value of the ``key`` filter is a key's id, so none needs to be looked for among names."""
+    """All ``keys`` are ids, so none needs to be looked for among names."""
 
     @property
     def summed_by_hour(self) -> bool:
@@ -89,8 +95,28 @@ class Criteria:
         """Columns that the filters look at, where :attr:`summed_by_hour`."""
         return {column for name, columns in MATCHED.items() if getattr(self.filters, name) for column in columns}
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns beside those of a log's page that the conditions look at."""
+        if self.filters.text is None:
+            return ()
+        return tuple(sorted({*ID_COLUMNS, *TEXT_COLUMNS, "tags"}))
+
+    @property
+    def searched(self) -> bool:
+        """Whether every request has to be looked at: no index knows parts of names, nor all columns of ids."""
+        text = self.filters.text
+        return text is not None and not (_ID.fullmatch(text) and text[:4] in OF_PROVIDER)
+
+    @property
+    def by_amounts(self) -> bool:
+        """Whether the filters bound what corrections change."""
+        return any(getattr(self.filters, f"{end}_{what}") is not None for what in CORRECTED for end in ("min", "max"))
+
     def values(self, name: str) -> tuple[str, ...]:
         given: tuple[str, ...] = getattr(self.filters, name)
+        if name == "key" and given:
+            return self.keys or given
         return tuple(dict.fromkeys((*given, *self.user_ids))) if name == "user" and given else given
 
     # -- SQL -----------------------------------------------------------------------------------------------------
@@ -134,7 +160,7 @@ class Criteria:
     def _text_sql(self, text: str, bind: Callable[[str, Any, str], str], within: str) -> str:
         bound = bind("text", text, "String")
         if _ID.fullmatch(text):
-            return _any([f"{column} = {bound}" for column in ID_COLUMNS])
+            return _any([f"{column} = {bound}" for column in _id_columns(text)])
         parts = [f"positionCaseInsensitive({column}, {bound}) > 0" for column in TEXT_COLUMNS]
         parts.append(f"arrayExists(value -> positionCaseInsensitive(value, {bound}) > 0, mapValues(tags))")
         if self.text_user_ids:
@@ -168,7 +194,7 @@ class Criteria:
 
     def _text_matches(self, text: str, usage: Usage) -> bool:
         if _ID.fullmatch(text):
-            return any(getattr(usage, column) == text for column in ID_COLUMNS)
+            return any(getattr(usage, column) == text for column in _id_columns(text))
         # Events have no content: who watches live finds by it what is looked up again, not what is new.
         # Bytes: only ASCII letters fold, as positionCaseInsensitive does it.
         wanted = text.encode("utf-8", "surrogateescape").lower()
@@ -185,15 +211,35 @@ class Criteria:
         return found
 
 
-def criteria(filters: Filters, people: Mapping[str, str], keys: Container[str] = ()) -> Criteria:
-    """Resolve names of people (``people``: id to name); ``keys``: ids of the keys there are."""
+def criteria(filters: Filters, people: Mapping[str, str], keys: Mapping[str, str] | None = None) -> Criteria:
+    """Resolve names of people and of keys (``people``, ``keys``: id to name).
+
+    A name that keys have today means those keys, by id, whatever they were called when they were used: requests lie by
+    key's id. Other names are compared with what stands in the requests, which has to read them all."""
     wanted = frozenset(filters.user)
     named = tuple(user_id for user_id, name in people.items() if name in wanted) if wanted else ()
     found: tuple[str, ...] = ()
     if filters.text is not None and not _ID.fullmatch(filters.text):
         text = filters.text.encode().lower()
         found = tuple(user_id for user_id, name in people.items() if text in name.encode().lower())
-    return Criteria(filters, named, found, bool(filters.key) and all(key in keys for key in filters.key))
+    meant, by_id = _keys(filters.key, keys or {})
+    return Criteria(filters, named, found, meant, by_id)
+
+
+def _keys(given: tuple[str, ...], keys: Mapping[str, str]) -> tuple[tuple[str, ...], bool]:
+    """What the values of the ``key`` filter mean, and whether all of that is ids."""
+    named: dict[str, list[str]] = {value: [] for value in given if value and value not in keys}
+    if named:
+        for key_id, name in keys.items():
+            if name in named:
+                named[name].append(key_id)
+    meant = dict.fromkeys(each for value in given for each in (named.get(value) or (value,)))
+    return tuple(meant), bool(meant) and all(each in keys for each in meant)
+
+
+def _id_columns(text: str) -> Sequence[str]:
+    column = OF_PROVIDER.get(text[:4])
+    return (column,) if column is not None else ID_COLUMNS
 
 
 def _any(alternatives: list[str]) -> str:

@@ -3,17 +3,22 @@
 A page is found in two steps. First the places of candidates, from a few columns and without merging duplicates; then
 their rows, looked up by the table's own key, where the event of the highest rank stands. A candidate that another event
 of its request has overtaken drops out there.
+
+Amounts that a correction changed count as they are shown. Corrections are few: where amounts are sorted or filtered by,
+the places of corrected requests are known beforehand and have candidates of their own (:func:`corrected_candidates`);
+at its recorded amount such a request drops out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from bursar_admin.queries.criteria import TOKENS, Criteria
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span
-from bursar_admin.queries.sums import Question, relation
+from bursar_admin.queries.sums import Question, Sql, relation
 from bursar_common.usage_sums import TOPS
 
 SORTS: Final = {
@@ -27,11 +32,14 @@ SORTS: Final = {
     "time_to_first_token_ms": "toInt64(ifNull(time_to_first_token_ms, -1))",
 }
 """``sort_by`` to a whole number; what is unknown counts as less than anything."""
+AMOUNTS: Final = frozenset({"cost", "list_cost", "tokens", "input_tokens", "output_tokens"})
+"""Those that corrections change."""
 
 _COUNTS: Final = (
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
     "thinking_tokens", "web_searches",
 )  # fmt: skip
+_COSTS: Final = ("cost_nusd", "list_cost_nusd")
 _LISTED: Final = (
     "request_id", "customer", "customer_id", "team", "team_id", "user_id", "virtual_key", "virtual_key_id",
     "session_id", "agent_id", "parent_agent_id", "project", "repository", "branch", "environment", "cost_center",
@@ -48,20 +56,19 @@ WINDOWS_MS: Final = (2 * HOUR_MS, 22 * HOUR_MS, 7 * DAY_MS, 30 * DAY_MS, 180 * D
 """Sizes of the stretches of time in which a page by time is looked for, one after the other."""
 
 
-def windows(span: Span, *, newest_first: bool) -> Iterator[Span]:
-    """The range cut into stretches that grow: a page is mostly in the first."""
+def windows(span: Span, *, newest_first: bool, sizes: Iterable[int] = WINDOWS_MS) -> Iterator[Span]:
+    """The range cut into stretches that grow: a page is mostly in the first. ``sizes``: of all but the last."""
     edge = span.to_ms if newest_first else span.from_ms
-    for size in (*WINDOWS_MS, span.to_ms - span.from_ms):
+    for size in chain(sizes, (span.to_ms - span.from_ms,)):
         if newest_first:
-            start = max(span.from_ms, edge - size)
-            if start < edge:
-                yield Span(start, edge)
-            edge = start
+            stretch = Span(max(span.from_ms, edge - size), edge)
+            edge = stretch.from_ms
         else:
-            end = min(span.to_ms, edge + size)
-            if end > edge:
-                yield Span(edge, end)
-            edge = end
+            stretch = Span(edge, min(span.to_ms, edge + size))
+            edge = stretch.to_ms
+        if stretch.to_ms <= stretch.from_ms:
+            return
+        yield stretch
 
 
 TOP_OF: Final[dict[str, str]] = {
@@ -119,7 +126,7 @@ def candidates(
     """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows. ``only``: in these days of
     keys, and in these stretches of time, with values from here on.
 
-    First only how far the value reaches, from its column alone; ids, which are wide, are read where it is in reach."""
+    First only how far the value reaches, from its column alone; everything else is read where it is in reach."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
     # What is in reach lies on this side of the furthest value: the other one than what comes after a place.
     back = ">" if descending else "<"
@@ -163,29 +170,96 @@ def candidates(
         reach = "SELECT {least:Int64}"
     text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
 FROM bursar.usage_events
-PREWHERE {" AND ".join([within, *exact, f"{value} {back}= ({reach})"])}
+PREWHERE {" AND ".join([f"{value} {back}= ({reach})", within, *exact])}
 ORDER BY sort_value {direction}, request_id {direction}
 LIMIT {{count:UInt32}}"""
     return text, {**parameters, **own, "count": count}
 
 
-def rows_at(
-    places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str, *, everything: bool = False
-) -> tuple[str, dict[str, Any]]:
-    """The rows of candidates that still match, corrections added; in no order."""
-    # By what the table is ordered by, which leads to a granule each; the ids, one column, say which are worth reading.
-    found = (
-        "request_id IN {ids:Array(String)}"
-        " AND (toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
-        " (SELECT arrayJoin(arrayZip({days:Array(String)}, {keys:Array(String)})) AS place))"
+def corrected_candidates(
+    criteria: Criteria,
+    span: Span,
+    sort_by: str,
+    *,
+    descending: bool,
+    after: tuple[int, str] | None,
+    count: int,
+    among: Mapping[str, Haunt],
+) -> Sql:
+    """Places as of :func:`candidates`, of corrected requests at today's amounts. ``among``: where they lie."""
+    value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
+    within, parameters = span.sql("range")
+    conditions, own = criteria.sql("f_", within)
+    parameters |= own | _places(list(among), list(among.values())) | {"corrected": list(among), "count": count}
+    if after is not None:
+        conditions.append(
+            f"({value} {sign} {{after_value:Int64}}"
+            f" OR ({value} = {{after_value:Int64}} AND request_id {sign} {{after_id:String}}))"
+        )
+        parameters |= {"after_value": after[0], "after_id": after[1]}
+    standing = (
+        f"SELECT * FROM bursar.usage_events PREWHERE {_AT_PLACES} AND {within} ORDER BY rank DESC LIMIT 1 BY request_id"
     )
-    conditions, parameters = criteria.sql("f_", found)
-    parameters |= {
-        "days": [place["day"] for place in places],
-        "keys": [place["virtual_key_id"] for place in places],
-        "ids": [place["request_id"] for place in places],
-    }
-    return _rows(found, conditions, f"{SORTS[sort_by]} AS sort_value", everything), parameters
+    text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
+FROM ({_shown(standing)})
+WHERE {" AND ".join(conditions or ["1"])}
+ORDER BY sort_value {direction}, request_id {direction}
+LIMIT {{count:UInt32}}"""
+    return text, parameters
+
+
+_AT_PLACES: Final = (
+    # By what the table is ordered by, which leads to a granule each; the ids, one column, say which are worth reading.
+    "request_id IN {ids:Array(String)}"
+    " AND (toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
+    " (SELECT arrayJoin(arrayZip({days:Array(String)}, {keys:Array(String)})) AS place))"
+)
+
+
+def _places(ids: Sequence[str], haunts: Sequence[Haunt]) -> dict[str, Any]:
+    there = list(dict.fromkeys(haunts))
+    return {"ids": list(ids), "days": [day for day, _ in there], "keys": [key for _, key in there]}
+
+
+def _shown(source: str) -> str:
+    """``source`` with the corrections of the requests ``corrected`` added to their amounts."""
+    amounts = [f"toInt64(s.{name} + k.{name}) AS {name}" for name in _COUNTS]
+    amounts += [f"s.{name} + k.{name} AS {name}" for name in _COSTS]
+    sums = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, *_COSTS))
+    return (
+        f"SELECT s.* REPLACE ({', '.join(amounts)}), k.corrections AS added, k.cost_nusd AS added_nusd"
+        f" FROM ({source}) AS s LEFT JOIN (SELECT request_id, count() AS corrections, {sums}"
+        " FROM bursar.corrections FINAL WHERE request_id IN {corrected:Array(String)} GROUP BY request_id) AS k"
+        " ON k.request_id = s.request_id"
+    )
+
+
+def rows_at(
+    places: Sequence[dict[str, Any]],
+    criteria: Criteria,
+    sort_by: str,
+    corrected: Collection[str] = (),
+) -> Sql:
+    """The rows of candidates that still match, corrections added; in no order. ``corrected``: requests that are sorted
+    and filtered by what corrections made of their amounts."""
+    ids = [place["request_id"] for place in places]
+    conditions, parameters = criteria.sql("f_", _AT_PLACES)
+    parameters |= _places(ids, [(place["day"], place["virtual_key_id"]) for place in places])
+    # What FINAL would do, over rows that are few already: it reads half as many granules again at their borders.
+    columns = dict.fromkeys((*_LISTED, *_COUNTS, *_COSTS, "started_at", "ended_at", *criteria.reads))
+    source = (
+        f"SELECT {', '.join(columns)} FROM bursar.usage_events PREWHERE {_AT_PLACES}"
+        " ORDER BY rank DESC LIMIT 1 BY request_id"
+    )
+    left = "request_id IN {ids:Array(String)}"
+    here = [each for each in dict.fromkeys(ids) if each in corrected]
+    if here:
+        source = _shown(source)
+        left += " AND request_id NOT IN {corrected:Array(String)}"
+        parameters["corrected"] = here
+    where = " AND ".join(conditions or ["1"])
+    source = f"SELECT *, {SORTS[sort_by]} AS sort_value FROM ({source}) WHERE {where}"
+    return _rows(source, left, added=bool(here)), parameters
 
 
 def row_of(request_id: str) -> tuple[str, dict[str, Any]]:
@@ -193,7 +267,8 @@ def row_of(request_id: str) -> tuple[str, dict[str, Any]]:
     span = span_of_id(request_id)
     within, parameters = span.sql("range") if span is not None else ("1", {})
     found = f"{within} AND request_id IN {{ids:Array(String)}}"
-    return _rows(found, [], "0 AS sort_value", True), {**parameters, "ids": [request_id]}
+    source = f"SELECT *, 0 AS sort_value FROM bursar.usage_events FINAL PREWHERE {found}"
+    return _rows(source, "request_id IN {ids:Array(String)}", everything=True), {**parameters, "ids": [request_id]}
 
 
 def span_of_id(request_id: str) -> Span | None:
@@ -208,19 +283,15 @@ def span_of_id(request_id: str) -> Span | None:
     return Span(at_ms - DAY_MS, at_ms + DAY_MS) if 946_684_800_000 < at_ms < 7_289_654_400_000 else None
 
 
-def _rows(found: str, conditions: list[str], sort_value: str, everything: bool) -> str:
+def _rows(source: str, corrected: str, *, everything: bool = False, added: bool = False) -> str:
+    """Rows of ``source`` as they are shown; ``corrected``: which corrections are yet to be added; ``added``: some are
+    in its amounts already."""
     columns = [f"e.{name} AS {name}" for name in (*_LISTED, *(_FURTHER if everything else ()))]
     columns += [f"toInt64(e.{name} + c.{name}) AS {name}" for name in _COUNTS]
-    columns += [f"e.{name} + c.{name} AS {name}" for name in ("cost_nusd", "list_cost_nusd")]
-    if everything:
-        columns += ["c.corrections AS corrections", "c.cost_nusd AS corrected_nusd"]
-    sums = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, "cost_nusd", "list_cost_nusd"))
-    where = " AND ".join(conditions or ["1"])
-    source = f"SELECT *, {sort_value} FROM bursar.usage_events FINAL PREWHERE {found} WHERE {where}"
-    if not everything:
-        # What FINAL would do, over rows that are few already: it reads half as many granules again at their borders.
-        standing = f"SELECT * FROM bursar.usage_events PREWHERE {found} ORDER BY rank DESC LIMIT 1 BY request_id"
-        source = f"SELECT *, {sort_value} FROM ({standing}) WHERE {where}"
+    columns += [f"e.{name} + c.{name} AS {name}" for name in _COSTS]
+    columns += [f"{'e.added + ' if added else ''}c.corrections AS corrections"]
+    columns += [f"{'e.added_nusd + ' if added else ''}c.cost_nusd AS corrected_nusd"]
+    sums = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, *_COSTS))
     return f"""SELECT {", ".join(columns)},
     toUnixTimestamp64Milli(e.started_at) AS started_at_ms,
     toUnixTimestamp64Milli(e.ended_at) AS ended_at_ms,
@@ -232,7 +303,7 @@ FROM
 LEFT JOIN
 (
     SELECT request_id, count() AS corrections, {sums}
-    FROM bursar.corrections FINAL WHERE request_id IN {{ids:Array(String)}} GROUP BY request_id
+    FROM bursar.corrections FINAL WHERE {corrected} GROUP BY request_id
 ) AS c ON c.request_id = e.request_id"""
 
 

@@ -1,0 +1,213 @@
+"""Pages of requests: found stretch by stretch, corrected ones at the amounts they have now.
+
+A page by time is looked for in stretches that grow, the first being where it mostly is. Text is compared with what no
+index knows, so a page of it may end before it is full: where its time is up, it says how far it looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from bursar_admin.analytics import Analytics
+from bursar_admin.queries import corrected_requests, logs
+from bursar_admin.queries.criteria import Criteria
+from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span, day_of
+
+MORE_CANDIDATES: Final = 4
+"""Candidates beyond a page: for those another event of their request has overtaken."""
+CANDIDATES_AT_ONCE: Final = 1_016
+"""Rows looked up by one statement: the ids take some 45 kB."""
+TEXT_S: Final = 2.0
+"""Seconds after which a page of a text search ends with what it has: nobody waits much longer for a page. A stretch
+that was begun is finished."""
+
+Row = dict[str, Any]
+Place = tuple[int, str]
+Haunts = tuple[list[logs.Haunt], tuple[Span, ...], int]
+
+
+@dataclass(frozen=True)
+class Page:
+    rows: list[Row]
+    """In order; each has its ``sort_value``."""
+    looked_to_ms: int | None = None
+    """The page ended here because its time was up: what lies beyond was not looked at."""
+
+
+class Tops(Protocol):
+    """Where the highest values are."""
+
+    async def haunts(
+        self, wanted: Criteria, span: Span, sort_by: str, after: Place | None, count: int
+    ) -> Haunts | None: ...
+
+
+class CorrectedPlaces:
+    """Where corrected requests lie. It never changes, so each is looked up once."""
+
+    def __init__(self, analytics: Analytics) -> None:
+        self._analytics = analytics
+        self._known: dict[str, logs.Haunt] = {}
+
+    async def all(self) -> Mapping[str, logs.Haunt]:
+        """Of every request that has a correction and is on record. Raises Refusal (503)."""
+        ids = [row["request_id"] for row in await self._analytics.rows(corrected_requests.IDS)]
+        new = [each for each in ids if each not in self._known]
+        at_once = corrected_requests.MAX_IDS
+        for first in range(0, len(new), at_once):
+            found = await self._analytics.rows(*corrected_requests.places(new[first : first + at_once]))
+            self._known.update((row["request_id"], (row["day"], row["of_key"])) for row in found)
+        return {each: self._known[each] for each in ids if each in self._known}
+
+
+class LogPages:
+    def __init__(self, analytics: Analytics, tops: Tops) -> None:
+        self._analytics = analytics
+        self._tops = tops
+        self._corrected = CorrectedPlaces(analytics)
+
+    async def page(
+        self,
+        wanted: Criteria,
+        span: Span,
+        sort_by: str,
+        *,
+        descending: bool,
+        after: Place | None,
+        count: int,
+        in_time: bool = False,
+    ) -> Page:
+        """Up to ``count`` requests behind a place. ``in_time``: a search that takes long ends early and says where.
+
+        Raises Refusal (503)."""
+        corrected: Mapping[str, logs.Haunt] = {}
+        if sort_by in logs.AMOUNTS or wanted.by_amounts:
+            corrected = await self._corrected.all()
+        finder = _Finder(self, wanted, sort_by, descending, count, corrected)
+        if sort_by != "started_at":
+            await finder.look(span, after)
+            return Page(finder.found[:count])
+        searching = wanted.searched and in_time
+        span = await self._from_there(span, descending, after, oldest=searching)
+        if span.to_ms <= span.from_ms:
+            return Page([])
+        pace = _Pace()
+        sizes = pace.sizes() if searching else logs.WINDOWS_MS
+        for stretch in logs.windows(span, newest_first=descending, sizes=sizes):
+            after = await finder.look(stretch, after)
+            edge, end = (stretch.from_ms, span.from_ms) if descending else (stretch.to_ms, span.to_ms)
+            if len(finder.found) >= count or edge == end:
+                break
+            if searching and pace.over:
+                return Page(finder.found, edge)
+        return Page(finder.found[:count])
+
+    async def _from_there(self, span: Span, descending: bool, after: Place | None, *, oldest: bool) -> Span:
+        """The part of a range that can hold what follows a place, or anything at all."""
+        if after is not None:
+            first, last = (span.from_ms, after[0] + 1) if descending else (after[0], span.to_ms)
+            span = Span(max(span.from_ms, first), min(span.to_ms, last))
+        if not oldest and (descending or after is not None):
+            return span
+        (row,) = await self._analytics.rows(logs.OLDEST)
+        return Span(max(span.from_ms, row["oldest_ms"]) if row["rows"] else span.to_ms, span.to_ms)
+
+
+class _Pace:
+    """How large the stretches of a search are: as many days as can be looked through well within its time."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self._began > TEXT_S
+
+    def sizes(self) -> Iterator[int]:
+        yield from (2 * HOUR_MS, 22 * HOUR_MS)
+        days = 1
+        while True:
+            began = time.monotonic()
+            yield days * DAY_MS
+            took = time.monotonic() - began
+            days = days * 2 if took < TEXT_S / 8 else max(1, days // 2) if took > TEXT_S / 4 else days
+
+
+class _Finder:
+    """One page in the making."""
+
+    def __init__(
+        self,
+        pages: LogPages,
+        wanted: Criteria,
+        sort_by: str,
+        descending: bool,
+        count: int,
+        corrected: Mapping[str, logs.Haunt],
+    ) -> None:
+        self._analytics, self._tops = pages._analytics, pages._tops
+        self._wanted, self._sort_by, self._descending, self._count = wanted, sort_by, descending, count
+        self._corrected = corrected
+        self.found: list[Row] = []
+
+    async def look(self, stretch: Span, after: Place | None) -> Place | None:
+        """Go through a stretch until the page is full; the place where that ended."""
+        more = MORE_CANDIDATES
+        while len(self.found) < self._count:
+            asked = min(self._count - len(self.found) + more, CANDIDATES_AT_ONCE)
+            more *= 2  # many of a page dropped out: where a month's dearest were corrected, the next may be as well
+            places = await self._candidates(stretch, after, asked)
+            if places:
+                self.found += await self._rows_at(places)
+                after = (places[-1]["sort_value"], places[-1]["request_id"])
+            if len(places) < asked:
+                break
+        return after
+
+    async def _candidates(self, stretch: Span, after: Place | None, asked: int) -> list[Row]:
+        """The next places, in order, of requests as recorded and as corrected."""
+        only = None
+        if self._descending:
+            only = await self._tops.haunts(self._wanted, stretch, self._sort_by, after, asked)
+        among = {
+            request_id: haunt
+            for request_id, haunt in self._corrected.items()
+            if day_of(stretch.from_ms) <= haunt[0] <= day_of(stretch.to_ms - 1)
+        }
+        question = logs.candidates(
+            self._wanted, stretch, self._sort_by, descending=self._descending, after=after, count=asked, only=only
+        )
+        if not among:
+            return await self._analytics.rows(*question)
+        plain, corrected = await asyncio.gather(
+            self._analytics.rows(*question),
+            self._analytics.rows(
+                *logs.corrected_candidates(
+                    self._wanted,
+                    stretch,
+                    self._sort_by,
+                    descending=self._descending,
+                    after=after,
+                    count=asked,
+                    among=among,
+                )
+            ),
+        )
+        # Each of both lists has the next of its kind, so the first of both together have no gap.
+        both = {(row["sort_value"], row["request_id"]): row for row in (*plain, *corrected)}
+        return [both[place] for place in sorted(both, reverse=self._descending)][:asked]
+
+    async def _rows_at(self, places: Sequence[Row]) -> list[Row]:
+        rows = await self._analytics.rows(*logs.rows_at(places, self._wanted, self._sort_by, self._corrected))
+        by_id = {row["request_id"]: row for row in rows}
+        ordered: list[Row] = []
+        for place in places:
+            row = by_id.get(place["request_id"])
+            # Of a request's events only the one that stands is shown, at its own place, once.
+            if row is not None and row["sort_value"] == place["sort_value"]:
+                ordered.append(by_id.pop(place["request_id"]))
+        return ordered
