@@ -14,7 +14,7 @@ from bursar_admin.arithmetic import arithmetic
 from bursar_admin.counters import charges_of
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field, not_found
-from bursar_admin.queries import corrected_sums
+from bursar_admin.log_pages import Place
 from bursar_admin.queries.content import content_json
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
@@ -25,7 +25,8 @@ from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
-from bursar_admin.usage import Place, UsageStore
+from bursar_admin.rows_kept import RowsKept
+from bursar_admin.usage import UsageStore
 from bursar_admin.usage_answers import CorrectionMadeAnswer, LogAnswer, LogPageAnswer
 from bursar_admin.usage_json import log_entry, money
 from bursar_common.clock import rfc3339
@@ -58,6 +59,7 @@ class Logs:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.store: UsageStore = desk.usage
+        self.rows_kept = RowsKept(desk.analytics, desk.clock)
 
     def routes(self) -> list[Route]:
         return [
@@ -94,35 +96,32 @@ class Logs:
         wanted = self.store.criteria(filters)
         if as_csv:
             return await self._csv(request, wanted, span, sort_by, descending, after, limit, offset)
-        rows = await self.store.page(
-            wanted, span, sort_by, descending=descending, after=after, count=offset + limit + 1
+        page = await self.store.log_pages.page(
+            wanted, span, sort_by, descending=descending, after=after, count=offset + limit + 1, in_time=not offset
         )
-        more = len(rows) > offset + limit
-        rows = rows[offset : offset + limit]
-        await self._add_corrections(rows)
-        last = rows[-1] if rows and more else None
+        rows = page.rows[offset : offset + limit]
+        following: Place | None = None
+        if page.looked_to_ms is not None:
+            # Behind all that was looked at: ids begin with hexadecimal digits.
+            following = (page.looked_to_ms, "") if descending else (page.looked_to_ms - 1, "~")
+        elif rows and len(page.rows) > offset + limit:
+            following = (rows[-1]["sort_value"], rows[-1]["request_id"])
         return json_answer(
             {
                 "logs": [self._entry(row) for row in rows],
                 "count": len(rows),
                 "limit": limit,
                 "offset": offset,
-                "next_cursor": make_cursor(question, [last["sort_value"], last["request_id"]]) if last else None,
+                "next_cursor": make_cursor(question, list(following)) if following else None,
+                "looked_back_to": rfc3339(page.looked_to_ms) if page.looked_to_ms is not None else None,
                 "from": rfc3339(span.from_ms),
-                "to": rfc3339(span.to_ms),
+                "to": rfc3339(span.until_ms),
+                "notice": await self.rows_kept.before(span.from_ms) or None,
             }
         )
 
     def _entry(self, row: dict[str, Any]) -> dict[str, Any]:
         return log_entry(row, self.store.name_of("user", row["user_id"]) if row["user_id"] else "")
-
-    async def _add_corrections(self, rows: builtins.list[dict[str, Any]]) -> None:
-        """How often each was corrected, and by how much: its cost contains that already."""
-        if rows:
-            found = await self.store.analytics.rows(*corrected_sums.sums([row["request_id"] for row in rows]))
-            by_id = {each["request_id"]: each for each in found}
-            for row in rows:
-                row |= by_id.get(row["request_id"], {})
 
     async def _made(self, row: dict[str, Any]) -> builtins.list[CorrectionMadeAnswer]:
         """Who corrected a request, when and why; nothing while the event log is away."""
@@ -149,9 +148,9 @@ class Logs:
         request_id = request.match_info["id"]
         row = await self.store.one(request_id) if len(request_id) <= MAX_ID_CHARS else None
         if row is None:
-            raise not_found("request", request_id[:MAX_ID_CHARS])
-        if row["corrections"]:
-            await self._add_corrections([row])
+            unknown = not_found("request", request_id[:MAX_ID_CHARS])
+            gone = await self.rows_kept.before(0)
+            raise Refusal(404, "not_found_error", f"{unknown} {gone}") if gone else unknown
         book = await self.desk.books.find(row["price_book_id"])
         content = await self.store.content(request_id)
         further = (
