@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 from aiohttp import ClientSession
 
+from bursar_common.events import CONTENT_TOPIC
 from tests.harness import eventually
 from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
@@ -144,3 +145,46 @@ async def test_the_installation_switches_it_on_and_off_for_the_next_request(gate
 
     assert await kept("first", content="on")
     assert not await kept("second", content="off")
+
+
+async def test_a_key_that_forbids_it_wins_over_the_installation_in_log_and_table(
+    gateway: Gateway, machine: OneMachine
+) -> None:
+    hidden = "a sentence of keys that forbid it"
+    silent = await gateway.create_team("silent", content="off")
+    forbidding = [
+        await gateway.create_key("dave", content="off"),
+        await gateway.create_key("erin", team_id=silent["id"], content="on"),  # whoever forbids wins
+        await gateway.create_key("finn"),
+    ]
+    last = await gateway.create_key("gina")
+    await gateway.api("PATCH", "/api/config", {"client_config": {"content": "on"}})
+    try:
+        await gateway.message(forbidding[2].value, prompt="finn may be kept so far")
+        await gateway.api("PATCH", f"/api/governance/virtual-keys/{forbidding[2].id}", {"content": "off"})
+        for key in forbidding:
+            shown = await gateway.api("GET", f"/api/governance/virtual-keys/{key.id}")
+            assert shown["virtual_key"]["content_stored"] is False
+            for stream in (True, False):
+                await gateway.message(key.value, prompt=hidden, stream=stream)
+        await gateway.message(last.value, prompt="the last of them, which is kept")
+    finally:
+        await gateway.api("PATCH", "/api/config", {"client_config": {"content": "off"}})
+    for key, requests in zip(forbidding, (2, 2, 3), strict=True):
+        await gateway.usage_rows(key.id, at_least=requests)
+
+    async def kept() -> dict[str, int]:
+        rows = await gateway.query(
+            "SELECT virtual_key_id, count() AS requests FROM bursar.content FINAL GROUP BY virtual_key_id"
+        )
+        found = {row["virtual_key_id"]: int(row["requests"]) for row in rows}
+        return found if last.id in found and forbidding[2].id in found else {}
+
+    # What was sent last is in the table, so what was sent before it would be, too.
+    rows = await eventually(kept, 60)
+    assert [rows.get(key.id, 0) for key in (*forbidding, last)] == [0, 0, 1, 1]
+    records = b"".join(record.value for record in await gateway.log.read(CONTENT_TOPIC, 0, 0, max_records=10_000))
+    assert last.id.encode() in records
+    assert not any(key.id.encode() in records for key in forbidding[:2])
+    assert hidden.encode() not in records
+    assert hidden.encode() not in everything_in(machine.folder)
