@@ -70,6 +70,7 @@ async def fill(finance: Finance) -> dict[str, str]:
         assert status == 200, answer
     status, closed = await finance.close("2026-11")
     assert status == 200, closed
+    finance.clock.at_ms += 60_000
     for number, cost, reason in ((1, -1_100_000_003, CREDITED), (21, 250_000_000, "Priced with the wrong book")):
         body = {"request_id": request_id(number), "cost_nusd": cost, "reason": reason}
         status, answer, _ = await admin.call("POST", "/api/finance/corrections", body)
@@ -190,10 +191,12 @@ def corrections_are_events(tab: Tab) -> None:
     expect(newest).to_contain_text("cost +$0.25")
     expect(newest).to_contain_text("because Priced with the wrong book")
     expect(newest).to_contain_text("this machine")
+    # Whoever bears a part is told by name.
+    expect(page.locator("tbody tr").filter(has_text="CI runners")).to_contain_text("part team Research")
+    looked_at(tab, "events-corrected")
     sorted_by(page, "Who", "ascending")
     sorted_by(page, "When", "descending", "ascending")
     expect(page.locator("tbody tr").first).to_contain_text("Created")
-    looked_at(tab, "events-corrected")
     # Of one owner: those of its requests, and no other's.
     page = tab.open("/events?team=Platform&entity=request")
     expect(page.locator("tbody tr")).to_have_count(1)
@@ -207,7 +210,7 @@ def corrections_are_events(tab: Tab) -> None:
     page.wait_for_url("**/events/log/**")
     expect(page.locator("main")).to_contain_text("changed by -$1.10")
     expect(page.locator("main")).to_contain_text(CREDITED)
-    expect(page.get_by_role("link", name="Platform", exact=True)).to_be_visible()
+    expect(page.locator("main").get_by_role("link", name="Platform", exact=True)).to_be_visible()
     looked_at(tab, "event-correction")
     page.get_by_role("link", name="Open the request").click()
     expect(page.get_by_role("complementary", name="Request")).to_contain_text("build-server")
@@ -423,5 +426,11 @@ async def shown(tmp_path: Path, front: ClickHouseFront, filled: bool, look_at: A
 async def test_finance_in_a_browser(tmp_path: Path) -> None:
     with ClickHouseFront(tmp_path / "clickhouse") as front:
         await front.prepare()
-        await shown(tmp_path / "empty", front, False, empty)
         await shown(tmp_path / "filled", front, True, look)
+
+
+@pytest.mark.timeout(600)
+async def test_finance_of_nothing_yet(tmp_path: Path) -> None:
+    with ClickHouseFront(tmp_path / "clickhouse") as front:
+        await front.prepare()
+        await shown(tmp_path / "empty", front, False, empty)

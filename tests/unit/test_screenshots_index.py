@@ -30,11 +30,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "finance": "Statements: what each team is charged in a month.",
         "finance-empty": "A month without charges.",
         "finance-corrections": "What was corrected in a month, by whom and why.",
+        "finance-corrections-empty": "A month without corrections.",
         "allocations": "Shared keys divided, seats, commitments.",
         "allocations-empty": "No allocation yet.",
         "allocation-new": "The form of a split, with what it would move.",
         "allocation": "A split that can still change.",
         "allocation-closed": "A split that is part of a closed month.",
+        "finance-closes": "Months that are closed, and the closing of one.",
         "finance-closes-empty": "No month is closed yet.",
     },
     "Governance": {
@@ -61,7 +63,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Events": {
         "events": "What happened, who did it, when.",
+        "events-corrected": "Corrections of requests among the events.",
         "event": "One event: what changed.",
+        "event-correction": "A correction: how much, why, whose request.",
         "events-dead-letters": "Records that nobody could read, with a retry.",
         "events-dead-letter-open": "What such a record holds.",
         "events-system": "How the parts do: log lag, holds, outbox.",

@@ -99,7 +99,7 @@ def named(view: View, path: str, value: Any) -> str:
     entity = {
         "team_id": "team", "customer_id": "customer", "user_id": "user",
         "virtual_key_id": "virtual_key", "default_virtual_key_id": "virtual_key",
-    }.get(path)  # fmt: skip
+    }.get(path.rpartition(".")[2])  # fmt: skip
     if entity is not None and isinstance(value, str) and value:
         document = view.desk.projection.entities(entity).get(value)
         return document.name if document is not None else value
