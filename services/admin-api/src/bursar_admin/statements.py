@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from bursar_admin.month_books import Provenance
 from bursar_admin.quota import usd
+from bursar_admin.spreadsheet import cell
 from bursar_common.clock import rfc3339
 
 KINDS: Final = {
@@ -176,16 +177,5 @@ def as_csv(statement: Statement) -> str:
     writer = csv.DictWriter(out, names, lineterminator="\r\n")
     writer.writeheader()
     for line in statement["lines"]:
-        writer.writerow({name: _cell(value) for name, value in {**same, **line, **end}.items()})
+        writer.writerow({name: cell(value) for name, value in {**same, **line, **end}.items()})
     return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Texts that a spreadsheet would run as a formula are quoted; numbers stay numbers."""
-    if (isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r")) or _looks_like_formula(value):
-        return f"'{value}"
-    return value
-
-
-def _looks_like_formula(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("-") and not value[1:2].isdigit()

@@ -15,9 +15,16 @@ from typing import Any, Final
 
 from bursar_admin.queries.books import CHARGES, metered
 from bursar_admin.queries.token_costs import UNKNOWN, Rates, by_kind
+from bursar_admin.spreadsheet import cell_sql
 
 VERSIONS: Final = ("1.2", "1.3")
 """1.3 adds who provides and who hosts the service, in place of ProviderName and PublisherName, which it deprecates."""
+TEXTS: Final = (
+    "BillingAccountId", "BillingAccountName", "ChargeDescription", "RegionId", "RegionName", "ResourceId",
+    "ResourceName", "SkuId", "SkuPriceId", "SubAccountId", "SubAccountName", "x_AllocationId", "x_CostCenter",
+    "x_CustomerId", "x_CustomerName", "x_Project", "x_ServiceTier", "x_UserId",
+)  # fmt: skip
+"""Columns that begin with what somebody named; objects in JSON begin with a brace."""
 FORMATS: Final = {"csv": "CSVWithNames", "parquet": "Parquet"}
 PROVIDER_NAME: Final = "Anthropic"
 """Whose invoice it is: providers are of one kind only."""
@@ -156,6 +163,8 @@ def columns(version: str, output: str) -> dict[str, str]:
         "x_ServiceTier": _text("toString(tier_of_service)"),
         "x_UserId": _text("user_id"),
     }
+    if output == "csv":
+        found |= {name: cell_sql(found[name]) for name in TEXTS if name in found}
     return found
 
 

@@ -26,6 +26,7 @@ from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
 from bursar_admin.rows_kept import RowsKept
+from bursar_admin.spreadsheet import cell
 from bursar_admin.usage import UsageStore
 from bursar_admin.usage_answers import CorrectionMadeAnswer, LogAnswer, LogPageAnswer
 from bursar_admin.usage_json import log_entry, money
@@ -259,9 +260,7 @@ def csv_cell(value: Any) -> Any:
         return ""
     if isinstance(value, dict):
         value = "; ".join(f"{name}={text}" for name, text in sorted(value.items()))
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
+    return cell(value)
 
 
 def routes(desk: Desk) -> list[Route]:
