@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.harness import eventually
+from tests.harness.claude import claude_executable
 from tests.harness.gateway import CreatedKey, Gateway
 from tests.harness.one_machine import OneMachine
 
@@ -137,3 +138,24 @@ async def test_the_end_of_a_session_says_what_it_cost(machine: Gateway, tmp_path
 
     code, stdout, stderr = await bursar(tmp_path, *words[:1], "--no-cost", *words[1:], PATH=path)
     assert (code, stdout, stderr) == (1, "", stderr)  # the stand-in wants the run's header
+
+
+@pytest.mark.claude
+async def test_the_real_client_ends_with_its_cost_and_one_hint(machine: Gateway, tmp_path: Path) -> None:
+    program = Path(claude_executable())
+    # $0.925 and some of a dollar: what is left is worth a hint.
+    await machine.reset_simulator(input_tokens=12, cache_write_5m_tokens=148_000, text="Hello!", output_tokens=7)
+    key = await machine.create_key("real session", budget={"max_limit": 1, "reset_duration": "1M"})
+    code, stdout, stderr = await bursar(
+        tmp_path, "claude", "--url", machine.url, "--key", key.value, "-p", "Say hi.", "--model", MODEL,
+        PATH=f"{program.parent}:{os.environ['PATH']}", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+        DISABLE_AUTOUPDATER="1",
+    )  # fmt: skip
+    assert (code, stdout) == (0, "Hello!\n"), stderr
+    (row,) = await machine.usage_rows(key.id, at_least=1)
+    assert row["cost_nusd"] == 925_235_000
+    cost, hint = stderr.splitlines()[-2:]
+    assert cost.startswith(
+        "Bursar: this session cost $0.93 in 1 request, 0 % of the prompts from the cache; $0.07 left "
+    )
+    assert hint.startswith("Hint: the budget of key real session is nearly used up; until ")

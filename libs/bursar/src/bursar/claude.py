@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from bursar.claude_settings import wanted_lines
 from bursar.quota_client import QuotaUnknown, ask_quota
@@ -17,6 +18,9 @@ from bursar.quota_text import session_end
 COST_WITHIN_S = 3.0
 """How long the end of a session may wait for its figures: requests reach analytics within a second."""
 COST_POLL_S = 0.4
+ANSWER_WITHIN_S = 5.0
+"""Of one question: the first to analytics in a while is slower than the next."""
+NOT_KNOWN = "Bursar: what this session cost is not known yet; `bursar quota` says what your key spent."
 
 CONFLICTING = (
     "ANTHROPIC_API_KEY",
@@ -119,26 +123,30 @@ def run_in_foreground(program: str, words: Sequence[str], environ: Mapping[str, 
 
 
 def cost_of_run(url: str, key: str, run: str, began_s: int) -> str:
-    """What to say at the end; empty where nothing was asked or nobody can tell. Waits until the last requests have
-    arrived in analytics: the same figure twice, within COST_WITHIN_S."""
+    """What to say at the end; empty where nothing was asked. Waits until the last requests have arrived in analytics:
+    the same figure twice, within COST_WITHIN_S. What was told before an answer failed is said."""
     deadline_s = time.monotonic() + COST_WITHIN_S
     last: tuple[int, int] | None = None
+    quota: dict[str, Any] = {}
     try:
         while True:
-            quota = ask_quota(url, key, since_s=began_s - 1, run=run, timeout_s=COST_WITHIN_S)
-            usage = quota.get("usage")
+            answer = ask_quota(url, key, since_s=began_s - 1, run=run, timeout_s=ANSWER_WITHIN_S)
+            usage = answer.get("usage")
             if usage is None:
-                return ""
-            now = (usage["requests"] + usage["refused"], usage["list_cost_nusd"])
-            if now == last and now[0]:
                 break
-            if time.monotonic() >= deadline_s:
+            quota, now = answer, (usage["requests"] + usage["refused"], usage["list_cost_nusd"])
+            if (now == last and now[0]) or time.monotonic() >= deadline_s:
+                last = now
                 break
             last = now
             time.sleep(COST_POLL_S)
         if last == (0, 0):  # settings of the person's own may have replaced the header
-            quota = ask_quota(url, key, since_s=began_s - 1, timeout_s=COST_WITHIN_S)
+            quota = ask_quota(url, key, since_s=began_s - 1, timeout_s=ANSWER_WITHIN_S)
             return session_end(quota, datetime.now().astimezone(), whole_key=True)
-        return session_end(quota, datetime.now().astimezone())
     except (QuotaUnknown, KeyError, TypeError):
-        return ""
+        pass
+    try:
+        known = quota and last != (0, 0)
+        return session_end(quota, datetime.now().astimezone()) if known else NOT_KNOWN
+    except (KeyError, TypeError):
+        return NOT_KNOWN
