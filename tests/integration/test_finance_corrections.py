@@ -51,13 +51,24 @@ async def test_a_correction_counts_once_and_is_booked_where_it_belongs(finance: 
     }  # fmt: skip
     status, answer = await correct(finance, request_id=request_id(2), cost_nusd=5)
     assert (status, answer["correction"]["booked_month"]) == (200, "2026-12")
+    # The same request once more: each month lists what is booked in it, with who, when and why.
+    again = {"request_id": request_id(1), "cost_nusd": -7, "correction_id": "later", "reason": "goodwill"}
+    assert (await correct(finance, **again))[0] == 200
     await finance.written(CORRECTIONS_TOPIC, "bursar-usage-aggregator-books")
+    for month, wanted in (
+        ("2026-11", [("mine", -400, "wrong price", "local")]), ("2026-12", [("later", -7, "goodwill", "local")]),
+    ):  # fmt: skip
+        page: Any = await finance.get(f"{PATH}?month={month}")
+        (row,) = [each for each in page["corrections"] if each["request_id"] == request_id(1)]
+        names = ("correction_id", "cost_nusd", "reason", "actor")
+        assert [tuple(each[name] for name in names) for each in row["made"]] == wanted
+        assert row["cost_nusd"] == sum(each["cost_nusd"] for each in row["made"])
     one: Any = await finance.get("/api/finance/closes/2026-11")
     assert one["verified"] is True
     listed: Any = await finance.get(f"{PATH}?month=2026-12")
     assert [(row["request_id"], row["cost_nusd"], row["of_month"]) for row in listed["corrections"]] == [
-        (request_id(2), 5, "2026-11")
-    ]
+        (request_id(2), 5, "2026-11"), (request_id(1), -7, "2026-11"),
+    ]  # fmt: skip
 
 
 async def test_corrections_that_are_wrong(finance: Finance) -> None:

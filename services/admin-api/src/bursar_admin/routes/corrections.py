@@ -21,7 +21,8 @@ from bursar_admin.routes.exports import MONTH
 from bursar_admin.routes.statements import asked_page, in_dollars, paging
 from bursar_admin.schemas import REQUIRED, Body
 from bursar_common.clock import rfc3339
-from bursar_common.finance import Correction, month_of_ms, next_month
+from bursar_common.events import CORRECTIONS_TOPIC
+from bursar_common.finance import Correction, booked_month, month_of_ms, next_month
 
 PATH = "/api/finance/corrections"
 MAX_CORRECTION_NUSD = 1_000_000 * 1_000_000_000
@@ -87,7 +88,8 @@ class CorrectedRequest(TypedDict):
     made: Annotated[
         list[MadeAnswer],
         Field(
-            description="By whom, when and why, oldest first, of the newest 5,000 corrections. Empty also where an "
+            description="The corrections it is the sum of: by whom, when and why, oldest first, as far as they are "
+            "among the newest 5,000. Empty also where an "
             "expired hold's charge was taken back after its month was closed: nobody corrected that by hand."
         ),
     ]
@@ -127,11 +129,20 @@ class Corrections:
         rows = await self.desk.analytics.rows(*month_pages.corrections(month, sort_by, order, limit, offset))
         (totals,) = await self.desk.analytics.rows(*month_pages.correction_totals(month))
         made = await self.desk.corrected.of_requests(row["request_id"] for row in rows)
+        closes = [
+            (close.name, {(bound.topic, bound.partition): bound.next_offset for bound in close.bounds})
+            for close in self.desk.projection.closes.values()
+        ]
+
+        def here(of_month: str, entry: Entry) -> bool:
+            """Whether it is booked in the month asked for: a request may be corrected in several."""
+            return booked_month(of_month, CORRECTIONS_TOPIC, 0, entry.offset, closes) == month
+
         answer = {
             "month": month,
             "corrections": [
                 in_dollars(row, "cost", "list_cost")
-                | {"made": [_made(each) for each in made.get(row["request_id"], ())]}
+                | {"made": [_made(each) for each in made.get(row["request_id"], ()) if here(row["of_month"], each)]}
                 for row in rows
             ],
             "count": len(rows),
