@@ -55,6 +55,17 @@ FORM: Final = 2
 """What an hour's sums hold: 0 had no SHORT and no TOPS columns, 1 no FEW_TOOLS and UNKNOWN_TOOLS columns and no cuts of
 hours. Days are made of hours of this form."""
 
+RECENT_MS: Final = 2 * 86_400_000
+"""Length of time before now, by ClickHouse's clock, whose requests are in ``bursar.usage_recent`` as well. It is fed with
+those of the last three days: the third is for what takes that long from the look at the clock to the end of reading, and
+for clocks that are put right."""
+RECENT_COLUMNS: Final = (
+    "request_id", "started_at", *DIMENSIONS, "estimated", *COUNTS, "tool_uses", *COSTS, "latency_ms",
+    "time_to_first_token_ms", "rank",
+)  # fmt: skip
+"""Columns of ``bursar.usage_recent``, named and typed as those of ``bursar.usage_events``: what sums and quantiles are
+made of."""
+
 _OUTCOME: Final = ("provider", "model", "outcome", "refused_by", "billing", "price_book_id")
 _OWNER: Final = ("customer", "customer_id", "team", "team_id")
 _KEY: Final = ("user_id", "virtual_key", "virtual_key_id")

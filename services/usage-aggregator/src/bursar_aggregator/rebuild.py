@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from bursar_aggregator import recent
 from bursar_aggregator.app import SERVICE
 from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
@@ -54,7 +55,11 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     partitions = range(await event_log.partitions(topic))
     begins = {partition: await event_log.begin_offset(topic, partition) for partition in partitions}
     (kept,) = await analytics.query("SELECT toString(taken_from) AS first FROM bursar.usage_kept")
+    # What is inserted meanwhile is replayed, so it does not matter between which of these statements it comes.
     await analytics.command(_emptying(begins, kept["first"]))
+    await analytics.command(recent.EMPTYING)
+    for statement in recent.filling():
+        await analytics.command(statement)
     # Sums of what was emptied count no more: hours are read request by request until they are summed up again. Those of
     # months whose requests have left stay: they are all there is.
     await analytics.command(_discarding("usage_hours_built", "hour", kept["first"]))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from bursar_admin.queries.ranges import Plan
 from bursar_admin.queries.sums import MEASURES, Question, Sql, bucket_key, cut_rows, relation
 from bursar_common.usage_sums import COUNTS, CUTS, PARTS
 
@@ -57,7 +57,8 @@ def of_requests(question: Question, columns: Sequence[str], measures: Sequence[s
     shared = _SHARED.get(plan.cut, ()) if len(measures) > _FEW else ()
     by = tuple(dict.fromkeys((*shared, *columns)))
     wanted = tuple(dict.fromkeys((*(MEASURES if shared else ()), *measures)))
-    inner, parameters = relation(Question(question.criteria, Plan(plan.raw, plan.corrected)), by, wanted, at="last")
+    open_only = replace(plan, hours=(), open_hours=(), days=None, open_days=(), buildings=None)
+    inner, parameters = relation(Question(question.criteria, open_only), by, wanted, at="last")
     selected = [
         *(f"s.{name} AS {name}" for name in by),
         "toUnixTimestamp(toStartOfHour(s.at)) AS hour_s",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bursar_admin.errors import bad_field
 from bursar_admin.queries.filters import MAX_RANGE_DAYS, Filters
-from bursar_common.usage_sums import FORM
+from bursar_common.usage_sums import FORM, RECENT_MS
 from bursar_common.windows import zone
 
 HOUR_MS: Final = 3_600_000
@@ -25,6 +25,7 @@ MAX_OPEN_DAYS: Final = 100
 """Days read by hours beside sums of days; with more of them everything is."""
 MAX_BUILDINGS: Final = 4_000
 """Buildings of days and hours that one statement names; with more of them the tables are asked which ones stand."""
+RECENT: Final = "bursar.usage_recent"
 MAX_BUCKETS: Final = 2_200
 """Points of a histogram: 91 days by hour."""
 
@@ -47,6 +48,21 @@ class Span:
     def before(self) -> Span:
         """The range of the same length that ends where this one starts."""
         return Span(2 * self.from_ms - self.until_ms, self.from_ms)
+
+    def recent_sql(self, name: str) -> tuple[str, dict[str, Any]]:
+        """As :meth:`sql`, by hour as well, which is what ``bursar.usage_recent`` is ordered by."""
+        return (
+            f"started_at >= fromUnixTimestamp64Milli({{{name}_from:Int64}}, 'UTC')"
+            f" AND started_at < fromUnixTimestamp64Milli({{{name}_to:Int64}}, 'UTC')"
+            f" AND toStartOfHour(started_at) >= toDateTime({{{name}_first:UInt32}}, 'UTC')"
+            f" AND toStartOfHour(started_at) <= toDateTime({{{name}_last:UInt32}}, 'UTC')",
+            {
+                f"{name}_from": self.from_ms,
+                f"{name}_to": self.to_ms,
+                f"{name}_first": self.from_ms // HOUR_MS * 3600,
+                f"{name}_last": (self.to_ms - 1) // HOUR_MS * 3600,
+            },
+        )
 
     def sql(self, name: str, column: str = "started_at") -> tuple[str, dict[str, Any]]:
         """The condition, and its parameters: by day as well, which is what the table is ordered by."""
@@ -101,6 +117,17 @@ class Plan:
     buildings: tuple[int, ...] | None = None
     """The buildings of ``days`` and ``hours`` that are to be read, all in cuts; None: read hours with all dimensions,
     and ask the tables which buildings stand."""
+    recent_ms: int | None = None
+    """The moment from which on ``bursar.usage_recent`` has all requests, Unix ms; None: the question is not to be
+    answered from there."""
+
+    @property
+    def raw_sources(self) -> tuple[tuple[str, tuple[Span, ...]], ...]:
+        """The tables of requests that ``raw`` is read from, each with its stretches."""
+        recent = tuple(each for each in self.raw if self.recent_ms is not None and each.from_ms >= self.recent_ms)
+        older = tuple(each for each in self.raw if each not in recent)
+        sources = ("bursar.usage_events", older), (RECENT, recent)
+        return tuple((table, spans) for table, spans in sources if spans)
 
     @property
     def fixed(self) -> bool:
@@ -125,6 +152,13 @@ class Hours:
     """Of complete hours that have cuts: Unix s to the building their rows in cuts bear."""
     day_buildings: Mapping[int, int] = field(default_factory=dict)
     """Of days that are not open, likewise."""
+    now_s: int | None = None
+    """When it was asked, by ClickHouse's clock, which also says what ``bursar.usage_recent`` is fed with; None: nothing is
+    known."""
+
+    @property
+    def recent_ms(self) -> int | None:
+        return None if self.now_s is None else self.now_s * 1000 - RECENT_MS
 
 
 HOURS_QUERY: Final = """SELECT
@@ -135,7 +169,8 @@ HOURS_QUERY: Final = """SELECT
     groupArrayIf(of_building, is_hour) AS buildings,
     sipHash64(arraySort(groupArrayIf((hour_s, made), is_hour))) = argMaxIf(of_building, built, NOT is_hour) AS same,
     argMaxIf(made, built, NOT is_hour) AS generation,
-    (SELECT count() FROM bursar.corrections) AS corrections
+    (SELECT count() FROM bursar.corrections) AS corrections,
+    toUnixTimestamp(now()) AS now_s
 FROM
 (
     SELECT
@@ -200,13 +235,15 @@ def hours_of(rows: Iterable[Mapping[str, Any]]) -> Hours:
         open_days=frozenset(open_days),
         hour_buildings=hour_buildings,
         day_buildings=day_buildings,
+        now_s=min((row["now_s"] for row in listed), default=None),
     )
 
 
 def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: bool = False) -> Plan:
     """How to read the range. ``hours`` None: the question cannot be answered from sums; ``cut`` None: not from those of
     days. ``short``: columns are asked for that sums of a former FORM do not have."""
-    everything = Plan((span,), hours is None or hours.corrected)
+    recent_ms = hours.recent_ms if hours is not None else None
+    everything = Plan((span,), hours is None or hours.corrected, recent_ms=recent_ms)
     if hours is None or not hours.complete:
         return everything
     first = -(-span.from_ms // HOUR_MS) * HOUR_MS
@@ -236,6 +273,7 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
         open_days,
         cut or "",
         _buildings(days, open_days, by_hour, open_hours, hours) if cut is not None else None,
+        recent_ms,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.dimensions import LATENCY_COLUMNS, Dimension
-from bursar_admin.queries.ranges import Plan, Span
+from bursar_admin.queries.ranges import RECENT, Plan, Span
 from bursar_common.usage_sums import (
     COUNTS,
     FEW_TOOL_USES,
@@ -104,8 +104,8 @@ def relation(
         text, own = _hours("bursar.usage_hours", plan, [f"{of_hour} AS at", *columns, *summed], conditions)
         parts.append(text)
         parameters |= own
-    if plan.raw:
-        text, own = _requests(plan, [f"{of_request} AS at", *columns], measures, conditions, early)
+    for source in plan.raw_sources:
+        text, own = _requests(source, plan, [f"{of_request} AS at", *columns], measures, conditions, early)
         parts.append(text)
         parameters |= own
     if not parts:
@@ -189,30 +189,40 @@ def _hours(table: str, plan: Plan, columns: Sequence[str], conditions: Sequence[
     return f"    SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join([*within, *conditions])}", parameters
 
 
-def _within(plan: Plan) -> Sql:
+Source = tuple[str, tuple[Span, ...]]
+"""A table of requests and stretches of time."""
+
+
+def _within(source: Source) -> Sql:
     """The stretches of time that are read request by request."""
     texts: list[str] = []
     parameters: dict[str, Any] = {}
-    for number, span in enumerate(plan.raw):
-        text, own = span.sql(f"raw{number}")
+    table, spans = source
+    for number, span in enumerate(spans):
+        text, own = span.recent_sql(f"recent{number}") if table == RECENT else span.sql(f"raw{number}")
         texts.append(f"({text})")
         parameters |= own
     return " OR ".join(texts), parameters
 
 
 def _requests(
-    plan: Plan, columns: Sequence[str], measures: Sequence[str], conditions: Sequence[str], early: str
+    source: Source,
+    plan: Plan,
+    columns: Sequence[str],
+    measures: Sequence[str],
+    conditions: Sequence[str],
+    early: str,
 ) -> Sql:
-    within, parameters = _within(plan)
+    within, parameters = _within(source)
     within = f"({within}) AND {early}" if early else within
     # PREWHERE is applied before duplicates are merged: only by what is the same on all events of a request.
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     # A query of its own, so that conditions see columns and not the names measures are given.
-    source = f"(SELECT * FROM bursar.usage_events FINAL PREWHERE {within}{where}) AS u"
+    rows = f"(SELECT * FROM {source[0]} FINAL PREWHERE {within}{where}) AS u"
     added = [name for name in measures if PARTS.get(name, name) in _CORRECTED]
     if not plan.corrected or not added:
         selected = [*columns, *(f"{_of_one(name)} AS {name}" for name in measures)]
-        return f"    SELECT {', '.join(selected)} FROM {source}", parameters
+        return f"    SELECT {', '.join(selected)} FROM {rows}", parameters
     amounts = dict.fromkeys(PARTS.get(name, name) for name in added)
     inner = [*columns, "request_id AS of_request"]
     inner += [f"{_of_one(name)} AS own_{name}" for name in measures if name not in added]
@@ -232,7 +242,7 @@ def _requests(
         selected.append(f"if({kinds[_part(name)]}, {whole}, 0) AS {name}" if name in PARTS else f"{whole} AS {name}")
     sums = ", ".join(f"sum({name}) AS {name}" for name in amounts)
     return (
-        f"    SELECT {', '.join(selected)} FROM (SELECT {', '.join(inner)} FROM {source}) AS e"
+        f"    SELECT {', '.join(selected)} FROM (SELECT {', '.join(inner)} FROM {rows}) AS e"
         f" LEFT JOIN (SELECT request_id, {sums} FROM bursar.corrections FINAL GROUP BY request_id) AS c"
         " ON c.request_id = e.of_request",
         parameters,
@@ -280,14 +290,17 @@ def latencies(question: Question, bucket: Sql | None = None) -> Sql:
         text, own = _hours("bursar.usage_latencies", plan, ["hour AS at", *columns], conditions)
         parts.append(text)
         parameters |= own
-    if plan.raw or not parts:
-        within, own = _within(plan) if plan.raw else ("0", {})
+    sources = plan.raw_sources
+    if not sources and not parts:
+        sources = (("bursar.usage_events", ()),)
+    for source in sources:
+        within, own = _within(source) if source[1] else ("0", {})
         if criteria_early := question.criteria.early:
             within = f"({within}) AND {criteria_early}"
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         parts.append(
             f"    SELECT toStartOfInterval(toDateTime(started_at, 'UTC'), INTERVAL 15 MINUTE) AS at, {states}"
-            f" FROM bursar.usage_events FINAL PREWHERE {within}{where} GROUP BY at"
+            f" FROM {source[0]} FINAL PREWHERE {within}{where} GROUP BY at"
         )
         parameters |= own
     key, group = ("", "")
