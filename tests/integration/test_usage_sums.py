@@ -27,6 +27,7 @@ from bursar_admin.usage import SumsKnown, UsageStore
 from bursar_aggregator.engine import Engine
 from bursar_aggregator.hours import HourSums
 from bursar_aggregator.migrations import load_migrations, migrate
+from bursar_aggregator.recent import EMPTYING, filling
 from bursar_common.analytics import Analytics
 
 ROWS = 3000
@@ -210,16 +211,18 @@ def told(found: Any) -> Any:
     return found
 
 
-async def compare(place: Place, only: tuple[str, ...] = ()) -> None:
+async def compare(
+    place: Place, only: tuple[str, ...] = (), within: dict[str, tuple[int, int]] = RANGES, end_s: int = END_S
+) -> None:
     """Every question under some of the filters, over the ranges in turn."""
-    ranges = list(RANGES.items())
+    ranges = list(within.items())
     for turn, name in enumerate(only or ASKS):
         for number, given in enumerate(FILTERS[:2] if name == "insights" else FILTERS):
             if name != "insights" and (turn + number) % 3:
                 continue
             label, (from_s, to_s) = ranges[(turn + number) // 3 % len(ranges)]
             asked = filters(from_=str(from_s), to=str(to_s), **given)
-            wanted, span = place.store.criteria(asked), span_of(asked, END_S * 1000)
+            wanted, span = place.store.criteria(asked), span_of(asked, end_s * 1000)
             summed = await ASKS[name](place.store, wanted, span)
             plain = await ASKS[name](place.plain, wanted, span)
             assert told(summed) == told(plain), (name, given, label)
@@ -336,6 +339,77 @@ async def test_open_hours_are_added_to_what_is_kept(place: Place) -> None:
     assert found is not None
     assert {row["label"] for row in found if row["team_id"] == "team-id-" + "7".rjust(24, "0")} <= {"team-7", "renamed"}
     await compare(place)
+
+
+async def read_of_requests(place: Place, from_s: int, to_s: int) -> tuple[set[str], set[str]]:
+    """Tables of requests that sums and latencies of a range are read from: as they are, and with nothing known."""
+    wanted, span = place.store.criteria(filters()), Span(from_s * 1000, to_s * 1000)
+    tables = []
+    for store in (place.store, place.plain):
+        place.questions.asked.clear()
+        await UsageSums(store, cast("Books", NoBooks())).stats(wanted, span, latency=True)
+        texts = " ".join(place.questions.asked)
+        tables.append({name for name in ("usage_events", "usage_recent") if f"bursar.{name} FINAL" in texts})
+    return tables[0], tables[1]
+
+
+async def test_recent_requests_say_what_all_requests_say(place: Place) -> None:
+    (clock,) = await place.questions.rows("SELECT toUnixTimestamp(now()) AS now_s")
+    now_s = clock["now_s"]
+    begun_s = now_s - 47 * 3600
+    # Ids of other numbers: a request has one moment.
+    place.engine.run_main(analytics_rows.insert_block(ROWS, ROWS, ROWS, begun_s - 2 * 86_400, 2), "Null")
+    await place.settle()
+    running = now_s // 3600 * 3600
+    noted = [running - hour * 3600 for hour in (0, 1, 3, 20)]
+    await place.writing.insert_columns("usage_hours_touched", ("hour",), ("DateTime('UTC')",), [noted])
+    within = f"toUnixTimestamp(toStartOfHour(started_at)) IN ({', '.join(map(str, noted))})"
+    put = "INSERT INTO bursar.usage_events SELECT * REPLACE ({sets}) FROM bursar.usage_events FINAL WHERE {which}"
+    for number, sets in enumerate(
+        (
+            "event_id AS event_id",
+            "concat(request_id, '-late') AS request_id, started_at + 1 AS started_at, 'renamed' AS team",
+            "list_cost_nusd + 5 AS list_cost_nusd, toUInt8(3) AS rank",
+            "toUInt8(1) AS rank, 'expired' AS outcome, '' AS session_id",
+        )
+    ):
+        which = f"{within} AND cityHash64(request_id) % 4 = {number}"
+        place.engine.run_main(put.format(sets=sets, which=which), "Null")
+    place.engine.run_main(
+        "INSERT INTO bursar.corrections (correction_id, request_id, corrected_at, reason, cost_nusd, list_cost_nusd,"
+        " output_tokens) SELECT 'c1', request_id, now64(3), 'test', -7, -9, -3 FROM bursar.usage_events FINAL"
+        f" WHERE {within} AND output_tokens > 9 LIMIT 9",
+        "Null",
+    )
+    held = "SELECT count() AS rows, sum(list_cost_nusd) AS cost, sum(cityHash64(request_id, rank, outcome, team)) AS all"
+    (copied,) = await place.questions.rows(f"{held} FROM bursar.usage_recent FINAL")
+    assert copied["rows"] > ROWS * 0.9
+    assert [copied] == await place.questions.rows(
+        f"{held} FROM bursar.usage_events FINAL WHERE started_at >= now64(3) - INTERVAL 3 DAY"
+    )
+    ranges = {
+        "until now": (begun_s // 3600 * 3600 - 86_400, now_s + 3600),
+        "odd ends, both recent": (begun_s + 12_345, now_s - 77),
+        "within a day": (now_s - 6 * 3600 - 17, now_s),
+    }
+    recent, both, plain = {"usage_recent"}, {"usage_recent", "usage_events"}, {"usage_events"}
+    assert [await read_of_requests(place, *each) for each in ranges.values()] == [(recent, plain)] * 3
+    await compare(place, within=ranges, end_s=now_s)
+    # What is older is not there, and is read where it is, also beside what is recent.
+    assert await read_of_requests(place, START_S + 17, START_S + 7 * 3600) == (plain, plain)
+    await touched(place, "2026-03-03", hours=2)
+    twins(place, "2026-03-03", "toHour(started_at) < 2", "concat(request_id, '-late') AS request_id")
+    long = {"from long ago": (max(START_S + 17, now_s - 360 * 86_400), now_s + 3600)}
+    assert await read_of_requests(place, *long["from long ago"]) == (both, plain)
+    await compare(place, ("by team", "stats", "sessions by list_cost"), long, now_s)
+    # Emptied and filled again, as it is by the schema of a database that has rows, and by a rebuild.
+    place.engine.run_main(EMPTYING, "Null")
+    for statement in filling() * 2:
+        place.engine.run_main(statement, "Null")
+    assert await place.questions.rows(f"{held} FROM bursar.usage_recent FINAL WHERE started_at >= now64(3) - INTERVAL"
+                                      " 2 DAY") == [copied]  # fmt: skip
+    schema = next(each.sql for each in load_migrations() if each.name == "recent").replace("\n", " ")
+    assert [statement for statement in filling() if statement not in schema] == []
 
 
 async def test_views_show_what_stands_once(place: Place) -> None:
