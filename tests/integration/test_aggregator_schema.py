@@ -43,7 +43,17 @@ async def test_an_older_database_gets_the_new_columns_and_a_repetition_changes_n
         [COLUMN_TYPES[number] for number in known],
         [[old[number]] for number in known],
     )
+    await analytics.command(
+        "INSERT INTO bursar.usage_events (request_id, started_at)"
+        " VALUES ('older', now64(3) - INTERVAL 47 HOUR), ('long ago', now64(3) - INTERVAL 9 DAY)"
+    )
     assert await migrate(analytics, migrations) == len(migrations) - 4
+    copied = await analytics.query(
+        "SELECT request_id FROM bursar.usage_recent FINAL WHERE request_id IN ('older', 'long ago')"
+    )
+    assert copied == [{"request_id": "older"}]
+    await analytics.command("ALTER TABLE bursar.usage_events DELETE WHERE virtual_key_id = ''"
+                            " SETTINGS mutations_sync = 2")  # fmt: skip
     assert await migrate(analytics, migrations) == 0
     new = row_of(UsageEvent("usage:y", 2, usage(2, would_refuse=COUNTER, tools_offered=24, tool_uses=0)), "t", 0, 1)
     assert isinstance(new, tuple)

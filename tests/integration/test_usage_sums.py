@@ -325,7 +325,8 @@ async def test_open_hours_are_added_to_what_is_kept(place: Place) -> None:
         place,
         "2026-03-03",
         "toHour(started_at) < 2",
-        "concat(request_id, '-late') AS request_id, 'renamed' AS team, 'key' AS virtual_key",
+        "concat(request_id, '-late') AS request_id, started_at + INTERVAL 1 MILLISECOND AS started_at,"
+        " 'renamed' AS team, 'key' AS virtual_key",
     )
     place.engine.run_main(
         "INSERT INTO bursar.corrections (correction_id, request_id, corrected_at, reason, cost_nusd, list_cost_nusd,"
@@ -368,7 +369,7 @@ async def test_recent_requests_say_what_all_requests_say(place: Place) -> None:
     for number, sets in enumerate(
         (
             "event_id AS event_id",
-            "concat(request_id, '-late') AS request_id, started_at + 1 AS started_at, 'renamed' AS team",
+            "concat(request_id, '-late') AS request_id, started_at + INTERVAL 1 MILLISECOND AS started_at, 'renamed' AS team",
             "list_cost_nusd + 5 AS list_cost_nusd, toUInt8(3) AS rank",
             "toUInt8(1) AS rank, 'expired' AS outcome, '' AS session_id",
         )
@@ -381,7 +382,7 @@ async def test_recent_requests_say_what_all_requests_say(place: Place) -> None:
         f" WHERE {within} AND output_tokens > 9 LIMIT 9",
         "Null",
     )
-    held = "SELECT count() AS rows, sum(list_cost_nusd) AS cost, sum(cityHash64(request_id, rank, outcome, team)) AS all"
+    held = "SELECT count() AS rows, sum(list_cost_nusd) AS cost, sum(cityHash64(request_id, rank, team)) AS all"
     (copied,) = await place.questions.rows(f"{held} FROM bursar.usage_recent FINAL")
     assert copied["rows"] > ROWS * 0.9
     assert [copied] == await place.questions.rows(
@@ -401,7 +402,7 @@ async def test_recent_requests_say_what_all_requests_say(place: Place) -> None:
     twins(place, "2026-03-03", "toHour(started_at) < 2", "concat(request_id, '-late') AS request_id")
     long = {"from long ago": (max(START_S + 17, now_s - 360 * 86_400), now_s + 3600)}
     assert await read_of_requests(place, *long["from long ago"]) == (both, plain)
-    await compare(place, ("by team", "stats", "sessions by list_cost"), long, now_s)
+    await compare(place, ("by team", "stats"), long, now_s)
     # Emptied and filled again, as it is by the schema of a database that has rows, and by a rebuild.
     place.engine.run_main(EMPTYING, "Null")
     for statement in filling() * 2:

@@ -56,9 +56,8 @@ FORM: Final = 2
 hours. Days are made of hours of this form."""
 
 RECENT_MS: Final = 2 * 86_400_000
-"""Length of time before now, by ClickHouse's clock, whose requests are in ``bursar.usage_recent`` as well. It is fed with
-those of the last three days: the third is for what takes that long from the look at the clock to the end of reading, and
-for clocks that are put right."""
+"""Length of time before now, by ClickHouse's clock, whose requests are in ``bursar.usage_recent`` as well. It is fed
+with those of the last three days: the third is for clocks that are put right, and for what leaves while it is read."""
 RECENT_COLUMNS: Final = (
     "request_id", "started_at", *DIMENSIONS, "estimated", *COUNTS, "tool_uses", *COSTS, "latency_ms",
     "time_to_first_token_ms", "rank",

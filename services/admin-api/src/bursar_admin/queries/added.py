@@ -12,7 +12,7 @@ from bursar_common.usage_sums import COUNTS, CUTS, PARTS
 _OWNERS: Final = ("user_id", "virtual_key_id", "virtual_key")
 _SHARED: Final = {"hour": CUTS["team"], "team": CUTS["team"], "key": _OWNERS}
 """Columns that open hours are read by, once for all who ask for many measures at the same moment. For few measures
-reading just those is cheaper: what an hour costs is the columns of its whole day that are unpacked."""
+reading just those is cheaper: what an hour costs is the columns that are unpacked."""
 _FEW: Final = 5
 
 

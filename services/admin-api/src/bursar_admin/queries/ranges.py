@@ -25,9 +25,10 @@ MAX_OPEN_DAYS: Final = 100
 """Days read by hours beside sums of days; with more of them everything is."""
 MAX_BUILDINGS: Final = 4_000
 """Buildings of days and hours that one statement names; with more of them the tables are asked which ones stand."""
-RECENT: Final = "bursar.usage_recent"
 MAX_BUCKETS: Final = 2_200
 """Points of a histogram: 91 days by hour."""
+RECENT: Final = "bursar.usage_recent"
+"""The table of the last days' requests, ordered by hour."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ class Hours:
     day_buildings: Mapping[int, int] = field(default_factory=dict)
     """Of days that are not open, likewise."""
     now_s: int | None = None
-    """When it was asked, by ClickHouse's clock, which also says what ``bursar.usage_recent`` is fed with; None: nothing is
-    known."""
+    """When it was asked, by ClickHouse's clock, which also says what ``bursar.usage_recent`` is fed with; None: nothing
+    is known."""
 
     @property
     def recent_ms(self) -> int | None:
