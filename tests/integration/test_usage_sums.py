@@ -369,7 +369,8 @@ async def test_recent_requests_say_what_all_requests_say(place: Place) -> None:
     for number, sets in enumerate(
         (
             "event_id AS event_id",
-            "concat(request_id, '-late') AS request_id, started_at + INTERVAL 1 MILLISECOND AS started_at, 'renamed' AS team",
+            "concat(request_id, '-late') AS request_id, started_at + INTERVAL 1 MILLISECOND AS started_at,"
+            " 'renamed' AS team",
             "list_cost_nusd + 5 AS list_cost_nusd, toUInt8(3) AS rank",
             "toUInt8(1) AS rank, 'expired' AS outcome, '' AS session_id",
         )
