@@ -1,4 +1,4 @@
-"""``bursar.usage_recent``: requests of the last days once more, by hour (see ``schema/017_recent.sql``). Pure."""
+"""``bursar.usage_recent``: requests of the last days once more, by hour (see ``schema/018_recent.sql``). Pure."""
 
 from __future__ import annotations
 
