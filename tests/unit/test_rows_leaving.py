@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bursar_aggregator import archive, stored_books
-from bursar_aggregator.archive import stretches as file_stretches
+from bursar_aggregator.archive_manifest import HOUR_MS
+from bursar_aggregator.archive_manifest import stretches as file_stretches
 from bursar_aggregator.leaving import MonthState, is_due, rows_days, why_not
 from bursar_aggregator.left import parted
 from bursar_aggregator.rows import COLUMNS
@@ -64,7 +65,7 @@ def test_what_comes_too_late_is_set_aside_and_what_was_counted_is_passed_over() 
 
 
 def test_files_are_of_a_day_or_of_as_many_hours_as_fit() -> None:
-    hour = archive.HOUR_MS
+    hour = HOUR_MS
     rows = {0: 10, 5 * hour: 20, DAY_MS: 60_000, DAY_MS + hour: 60_000, DAY_MS + 2 * hour: 30_000}
     assert file_stretches(0, 3 * DAY_MS, rows) == [
         (0, DAY_MS), (DAY_MS, DAY_MS + hour), (DAY_MS + hour, 2 * DAY_MS),

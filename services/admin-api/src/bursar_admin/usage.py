@@ -132,7 +132,7 @@ class UsageStore:
     async def sessions(
         self, wanted: Criteria, span: Span, sort_by: str, *, descending: bool, count: int, offset: int
     ) -> tuple[list[Row], int]:
-        """(summaries in order, how many sessions there are)."""
+        """(summaries in order, how many sessions there are); what only requests know is None where they have left."""
         question = await self.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
         ranked = await self.ask(
             question, *sessions.ranked(question, sort_by, descending=descending, count=count, offset=offset)
@@ -143,8 +143,9 @@ class UsageStore:
         known = {row["session"]: row for row in await self.sums_of(question, ids)}
         places = sessions.places_of(list(known.values()))
         rows = await self.ask(question, *sessions.agents(wanted, span, ids, places))
-        by_id = {row["session"]: {**known[row["session"]], **row} for row in rows if row["session"] in known}
-        return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
+        looked_at = {row["session"]: row for row in rows}
+        found = [sessions.with_agents(known[each], looked_at.get(each)) for each in ids if each in known]
+        return found, ranked[0]["sessions_found"]
 
     async def sums_of(self, question: Question, ids: Sequence[str]) -> list[Row]:
         """Sums of sessions, and ``places``, where their requests are."""

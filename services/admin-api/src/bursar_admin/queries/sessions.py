@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bursar_admin.queries.criteria import Criteria
@@ -121,10 +121,23 @@ def agents(criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequ
     inner, parameters = relation(Question(criteria, Plan((span,), corrected=False)), columns, (), early=early)
     return (
         f"SELECT s.session_id AS session, min(s.at_ms) AS first_ms, max(s.end_ms) AS last_ms,"
-        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models\n"
+        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models, count() AS seen\n"
         f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
         {**parameters, **own},
     )
+
+
+def requests_of(sums: Mapping[str, Any]) -> int:
+    """How many requests a session's sums are of."""
+    return int(sums["sum_requests"] + sums["sum_refused"])
+
+
+def with_agents(sums: dict[str, Any], looked_at: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A session's sums and what :func:`agents` found of it; None for each where not all of its requests are there any
+    more: a part of them would say something else."""
+    if looked_at is None or looked_at["seen"] < requests_of(sums):
+        return {**sums, "first_ms": None, "last_ms": None, "agents": None, "models": None}
+    return {**sums, **looked_at}
 
 
 def turns(
