@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.harness.usage_events import usage
 pytestmark = pytest.mark.timeout(900)
 """Seconds: views of many parts take the engine long to analyse where the machine has other work."""
 RANGE = "from=2026-10-01&to=2026-12-01"
+PART = {"HX-Request": "true", "HX-Current-URL": "http://localhost/"}
 KEPT = ("first_at", "last_at", "duration_s", "agent_count", "models")
 
 
@@ -48,11 +50,17 @@ async def test_sessions_of_months_that_left_stay_listed_and_insights_say_what_th
         await world.sum_up()
         (tmp_path / "home").mkdir()
 
+        pages: dict[str, str] = {}
+
         async def shown() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
             async with running_finance(tmp_path / "home", front) as finance:
                 _, answer, _ = await finance.admin.call("GET", f"/api/sessions?{RANGE}&sort_by=cost")
                 _, insights, _ = await finance.admin.call("GET", f"/api/insights?{RANGE}")
                 assert (answer["count"], answer["total_count"]) == (3, 3)
+                for path in ("sessions/rows", "insights"):
+                    status, page, _ = await finance.admin.call("GET", f"/fragments/{path}?{RANGE}", headers=PART)
+                    assert status == 200, page
+                    pages[path] = html.unescape(page)
                 by_id = {each["id"]: each for each in insights["insights"]}
                 return (
                     {each["id"]: each for each in answer["sessions"]},
@@ -65,6 +73,7 @@ async def test_sessions_of_months_that_left_stay_listed_and_insights_say_what_th
         assert [each["agent_count"] for each in before.values()] == [1, 1, 1]
         assert (caches["sessions_looked_at"], caches["share_of_writes_looked_at"], caches["complete"]) == (3, 1, True)
         assert all(each["why"] for each in dearest.values())
+        assert not [path for path, page in pages.items() if "kept any more" in page or "not all kept" in page]
 
         await analytics.command("ALTER TABLE bursar.usage_events DROP PARTITION 202610")
         await analytics.insert_columns(
@@ -84,5 +93,10 @@ async def test_sessions_of_months_that_left_stay_listed_and_insights_say_what_th
             0.2,
             False,
         )
+        assert (
+            pages["sessions/rows"].count('<span title="Only its requests tell, and not all of them are kept') == 2 * 4
+        )
+        assert pages["insights"].count('<span title="Not all requests of this session are kept any more">') == 2 * 2
+        assert "None is known" in pages["insights"]
         await log.close()
         await analytics.close()
