@@ -128,13 +128,15 @@ async def test_what_was_restored_stays_and_new_columns_are_no_hindrance(
     assert await world.one(restored) == {"c": 115, "n": 24}
 
 
-async def bursar(world: Installation, *arguments: str, archive: str | None = None) -> tuple[int, str, str]:
-    """Exit code, output and errors of ``bursar archive`` beside a cluster."""
+async def bursar(
+    world: Installation, *arguments: str, archive: str | None = None, kafka: str = "127.0.0.1:1"
+) -> tuple[int, str, str]:
+    """Exit code, output and errors of ``bursar archive`` beside a cluster; without ``kafka`` on one machine."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bursar", "archive", *arguments,
         env={
             **os.environ,
-            "BURSAR_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+            "BURSAR_KAFKA_BOOTSTRAP": kafka,
             "BURSAR_CLICKHOUSE_URL": f"http://bursar:{TOKEN}@{world.front.address}/bursar",
             "BURSAR_USAGE_ARCHIVE": str(world.archive) if archive is None else archive,
             "BURSAR_HOME": str(world.archive.parent / "home"),
@@ -163,6 +165,18 @@ async def test_the_command_lists_verifies_and_restores(world: Installation) -> N
     code, out, _ = await bursar(world, "restore", "2026-10")
     assert (code, out) == (0, "5 requests of 2026-10 are in bursar.usage_restored, in place of what was there.\n")
     assert (await world.one("SELECT toInt64(sum(cost_nusd)) AS c FROM bursar.usage_restored"))["c"] == 15
+    # On one machine, whose home is another one.
+    home = world.archive.parent / "home"
+    assert await bursar(world, "list", kafka="") == (
+        1, "", f"Error: There is no event log in {home}: no Bursar was started there (see --home).\n",
+    )  # fmt: skip
+    home.mkdir()
+    (home / "log.db").touch()
+    assert await bursar(world, "verify", kafka="") == (0, "".join(whole), "")
+    code, out, _ = await bursar(world, "restore", kafka="")
+    assert (code, out.splitlines()[-1]) == (
+        0, "6 requests of 2026-10, 2026-11 are in bursar.usage_restored, in place of what was there.",
+    )  # fmt: skip
     # What is wrong is said, and by the exit code.
     there = "it has 2026-10, 2026-11\n"
     assert await bursar(world, "verify", "2026-09") == (1, "", f"2026-09 is not in {world.archive}: {there}")
