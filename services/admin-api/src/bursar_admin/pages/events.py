@@ -215,7 +215,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         said = line(view, event)
         correction = event["document"] if event["entity"] == REQUEST else None
         return frame.shell(
-            view, "events", "event.html", f"{event['action'].capitalize()} {said['word']} {said['name']}",
+            view, "events", "event.html", f"{said['happened']} {said['name']}",
             line=said, changes=told(view, event["changes"]), correction=correction,
             owners=[(word, owner_href(view, entity, owner), named(view, f"{entity}_id", owner))
             for word, entity, owner in owners_of(correction or {})], raw=json.dumps(raw, indent=2, ensure_ascii=False),

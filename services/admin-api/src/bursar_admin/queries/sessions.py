@@ -78,7 +78,9 @@ def sums_of(question: Question, sessions: Sequence[str]) -> Sql:
         question, ["session_id", *_LAST], MEASURES, also=["session_id IN {sessions:Array(String)}"], at="last"
     )
     sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
-    last = ", ".join(f"argMax(s.{name}, s.at) AS of_{name}" for name in _LAST)
+    # Of several at one moment the same is taken however they are read.
+    latest = ", ".join(("s.at", *(f"s.{name}" for name in _LAST)))
+    last = ", ".join(f"argMax(s.{name}, ({latest})) AS of_{name}" for name in _LAST)
     return (
         f"SELECT s.session_id AS session, {_PLACES} AS places, groupUniqArray(20)(s.virtual_key) AS keys, {last},"
         f" {sums}\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
