@@ -239,7 +239,7 @@ def a_month_is_closed(tab: Tab, finance: Finance) -> None:
     sorted_by(page, "Month", "ascending")
     assert [row[0] for row in as_csv(page, "Closed months")[1:]] == ["2026-11", "2026-12"]
     page = tab.open("/events?entity=period_close")
-    expect(page.locator("tbody tr").first).to_contain_text("Created closed month")
+    expect(page.locator("tbody tr").first).to_contain_text("Closed month")
     tab.check()
 
 

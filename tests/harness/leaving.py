@@ -10,6 +10,7 @@ from typing import Any
 
 from bursar_aggregator.hours import HourNotes, HourSums
 from bursar_aggregator.left import LeftMonths
+from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.rows_retention import RowsRetention
 from bursar_aggregator.stored_books import StoredBooks
 from bursar_common.eventlog.sqlite import SqliteEventLog
@@ -19,7 +20,7 @@ from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.stored_books import BooksWorld
 from tests.harness.usage_events import usage, usage_record
 
-NOW_MS = int(datetime(2027, 1, 10, tzinfo=UTC).timestamp() * 1000)
+NOW_MS = int(datetime(2026, 12, 12, tzinfo=UTC).timestamp() * 1000)
 
 
 def at(month: int, day: int = 10) -> int:
@@ -44,9 +45,10 @@ class Installation(BooksWorld):
         records = await self.log.read("bursar.usage.v1", 0, self.offset)
         self.offset += len(records)
         await self.writer.write(records)
+        await self.log.commit(GROUP, "bursar.usage.v1", 0, self.offset)
 
     def retention(self, *, archive: bool = True) -> RowsRetention:
-        settings = Settings(usage_rows_days=45, usage_archive=str(self.archive) if archive else "")
+        settings = Settings(usage_rows_days=40, usage_archive=str(self.archive) if archive else "")
         return RowsRetention(self.analytics, self.log, settings, lambda: NOW_MS)
 
     async def one(self, sql: str) -> Any:

@@ -37,9 +37,12 @@ def main() -> None:
 
     async def run() -> None:
         analytics = Analytics(url)
-        retention = Installation(analytics, SqliteEventLog(folder / "log.db"), folder).retention()
+        log = SqliteEventLog(folder / "log.db")
+        await log.start()
+        retention = Installation(analytics, log, folder).retention()
         while await retention.look(0):
             pass
+        await log.close()
         await analytics.close()
 
     asyncio.run(run())

@@ -62,7 +62,8 @@ class Form:
             if said is not None:
                 _put(body, each.name, said[0])
         for group, names in self.groups.items():
-            if all(str(values[name]).strip() == "" for name in names):
+            there = [values[name] for name in names if name in values]
+            if there and all(str(value).strip() == "" for value in there):
                 _put(body, group, None)
         return body
 

@@ -67,7 +67,7 @@ async def test_the_installation_says_who_asks_and_what_is_kept(tmp_path: Path) -
         assert (answer["event_log"], answer["usage_kept_days"], answer["analytics"]) == ("sqlite", 400, False)
         kept = {each["what"]: (each["kept_days"], each["setting"]) for each in answer["kept"]}
         assert kept["Requests, in the log"] == (400, "BURSAR_USAGE_RETENTION_DAYS")
-        assert kept["Requests, for reading"] == (369, "BURSAR_USAGE_ROWS_DAYS")
+        assert kept["Requests, for reading"] == (None, "BURSAR_USAGE_ROWS_DAYS")
         assert kept["Prompts and answers, for reading"] == (30, "BURSAR_CONTENT_RETENTION_DAYS")
         assert kept["Governance, corrections"] == (None, "")
         assert "Requests, archived" not in kept

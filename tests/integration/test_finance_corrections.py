@@ -243,3 +243,16 @@ async def test_without_analytics_corrections_are_told_but_not_whose_they_are(tmp
         for query, known, count in (("", True, 1), ("&team=platform", False, 0), (f"&id={request_id(1)}", True, 1)):
             status, answer, _ = await admin.call("GET", f"/api/events?action=corrected{query}")
             assert (status, answer["corrections_known"], answer["count"]) == (200, known, count), query
+
+
+async def test_a_request_whose_month_is_leaving_cannot_be_corrected(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000))
+    analytics = finance.front.inner()
+    await analytics.command("INSERT INTO bursar.usage_left (month, step) VALUES ('2026-11-01', 'leaving')")
+    status, answer = await correct(finance, request_id=request_id(1), cost_nusd=-400)
+    assert status == 409
+    assert "month are leaving ClickHouse" in str(answer)
+    await asyncio.sleep(0.01)  # the step that takes it back is of a later millisecond
+    await analytics.command("INSERT INTO bursar.usage_left (month, step) VALUES ('2026-11-01', 'stays')")
+    await analytics.close()
+    assert (await correct(finance, request_id=request_id(1), cost_nusd=-400))[0] == 200

@@ -9,6 +9,7 @@ import pytest
 
 from bursar_admin.chronicle import Entry
 from bursar_admin.event_pages import SORTS, Place, merged, sorted_page
+from bursar_admin.pages.events import happened
 from bursar_admin.past import PastPage
 
 
@@ -69,3 +70,16 @@ def test_sorted_pages_are_the_whole_cut_in_pieces(sort_by: str, descending: bool
         place = (first, second, third)
     assert seen == whole.entries
     assert len({each.id for each in seen}) == len(events)
+
+
+@pytest.mark.parametrize(
+    ("action", "entity", "sentence"),
+    [
+        ("created", "virtual_key", "Created key"),
+        ("changed", "config", "Changed settings"),
+        ("created", "period_close", "Closed month"),
+        ("created", "content_deletion", "Deleted content of"),
+    ],
+)
+def test_what_happened_is_said_as_people_say_it(action: str, entity: str, sentence: str) -> None:
+    assert happened(action, entity) == sentence

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bursar_aggregator import archive, stored_books
-from bursar_aggregator.archive import stretches as file_stretches
-from bursar_aggregator.leaving import MonthState, is_due, rows_days, why_not
+from bursar_aggregator.archive_manifest import HOUR_MS
+from bursar_aggregator.archive_manifest import stretches as file_stretches
+from bursar_aggregator.leaving import MonthState, clock_ahead, is_due, rows_days, why_not
 from bursar_aggregator.left import parted
 from bursar_aggregator.rows import COLUMNS
 from bursar_common.finance import month_bounds_ms
@@ -20,13 +21,30 @@ def state(**fields: object) -> MonthState:
 
 
 def test_without_an_archive_requests_are_kept_no_longer_than_the_log() -> None:
-    assert rows_days(Settings()) == 400 - 31
+    assert rows_days(Settings()) == 0  # for ever: nothing leaves unless it is asked for
     assert rows_days(Settings(usage_rows_days=90)) == 90
     assert rows_days(Settings(usage_rows_days=369)) == 369
     with pytest.raises(SettingsError, match="no longer than the log: at most BURSAR_USAGE_RETENTION_DAYS less 31"):
         rows_days(Settings(usage_rows_days=370))
     assert rows_days(Settings(usage_rows_days=3_000, usage_archive="/archive")) == 3_000
-    assert rows_days(Settings(usage_archive="/archive")) == 369
+    assert rows_days(Settings(usage_archive="/archive")) == 0
+
+
+@pytest.mark.parametrize("days", [1, 30, 31])
+def test_a_log_of_a_month_lets_nothing_leave_without_an_archive(days: int) -> None:
+    assert rows_days(Settings(usage_retention_days=days)) == 0
+    with pytest.raises(
+        SettingsError, match=rf"keeps requests for {days} days .* only where the log keeps more than 31"
+    ):
+        rows_days(Settings(usage_retention_days=days, usage_rows_days=7))
+    assert rows_days(Settings(usage_retention_days=days, usage_rows_days=7, usage_archive="/archive")) == 7
+
+
+def test_a_clock_that_is_ahead_of_everything_calls_nothing_old() -> None:
+    assert clock_ahead(10 * DAY_MS, 8 * DAY_MS) == ""
+    assert clock_ahead(10 * DAY_MS, 11 * DAY_MS) == ""
+    assert "2 days ahead of the newest request" in clock_ahead(10 * DAY_MS + 1, 8 * DAY_MS)
+    assert "401 days ahead" in clock_ahead(411 * DAY_MS, 10 * DAY_MS)
 
 
 def test_a_month_is_due_when_its_last_day_is_old_enough() -> None:
@@ -43,6 +61,7 @@ def test_a_month_is_due_when_its_last_day_is_old_enough() -> None:
         ({"open_charges": 2}, "2 of its charges"),
         ({"days_open": 1}, "sums of 1 of its days"),
         ({"days": 0}, "sums of all of its days"),
+        ({"hours_old": 3}, "sums of 3 of its hours are of a former form"),
     ],
 )
 def test_a_month_stays_until_everything_shown_of_it_is_held_elsewhere(fields: dict[str, object], said: str) -> None:
@@ -64,7 +83,7 @@ def test_what_comes_too_late_is_set_aside_and_what_was_counted_is_passed_over() 
 
 
 def test_files_are_of_a_day_or_of_as_many_hours_as_fit() -> None:
-    hour = archive.HOUR_MS
+    hour = HOUR_MS
     rows = {0: 10, 5 * hour: 20, DAY_MS: 60_000, DAY_MS + hour: 60_000, DAY_MS + 2 * hour: 30_000}
     assert file_stretches(0, 3 * DAY_MS, rows) == [
         (0, DAY_MS), (DAY_MS, DAY_MS + hour), (DAY_MS + hour, 2 * DAY_MS),

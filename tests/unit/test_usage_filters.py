@@ -18,11 +18,12 @@ from bursar_admin.queries.criteria import criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
 from bursar_admin.queries.dimensions import dimension
 from bursar_admin.queries.filters import NAMES, Filters, moment_ms, read_filters
-from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Hours, Span, buckets, plan_of, span_of, whole_hours
+from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Hours, Span, buckets, hours_of, plan_of, span_of, whole_hours
 from bursar_admin.queries.sums import Question
 from bursar_admin.routes.logs import csv_cell
 from bursar_admin.routes.usage_sums import times
 from bursar_common.clock import rfc3339
+from bursar_common.usage_sums import FORM
 from tests.harness.usage_events import usage
 
 NOON_MS = 1_795_262_400_000
@@ -293,6 +294,22 @@ def test_every_moment_is_read_once(
         assert sorted(plan.buildings) == sorted(set(buildings))
     else:
         assert cut is None or without_short & set(buildings) or not buildings
+
+
+def test_sums_of_a_former_form_are_read_where_requests_have_left() -> None:
+    """Request by request there would be nothing."""
+    day = NOON_MS // DAY_MS * 86_400
+    row = {
+        "hours": [day], "complete": [1], "forms": [FORM - 1], "buildings": [7], "same": 1, "generation": 9,
+        "corrections": 0, "day": day,
+    }  # fmt: skip
+    noted = {**row, "day": 0, "hours": [0]}
+    span = Span(day * 1000, day * 1000 + HOUR_MS)
+    for kept_from, raw in ((0, (span,)), (day, (span,)), (day + 86_400, ())):
+        rows = [{**each, "kept_from": kept_from} for each in (noted, row)]
+        plan = plan_of(span, hours_of(rows), "key", short=True)
+        assert plan.raw == raw
+        assert raw or (plan.hours == (span,) and plan.buildings is None)  # there are no cuts of that form
 
 
 def test_buckets_follow_the_zone() -> None:

@@ -1,4 +1,4 @@
-"""``bursar rebuild ledger|analytics``: run a service's own rebuild command against the right store.
+"""``bursar rebuild ledger|analytics``, ``bursar archive``: run a service's own command against the right store.
 
 On one machine the stores belong to running processes, or to nobody: Redis is reached over its socket, or started for
 the occasion; chDB's files can be opened by one process only, so a running aggregator does the work through its HTTP
@@ -34,7 +34,8 @@ def run(
     if environ.get("BURSAR_KAFKA_BOOTSTRAP"):
         return subprocess.run(argv, env=dict(environ), check=False).returncode
     if not home.log_database.exists():
-        raise StartRefused(f"There is no event log in {home.path}: nothing to rebuild from (see --home).")
+        what = "no Bursar was started there" if store == "archive" else "nothing to rebuild from"
+        raise StartRefused(f"There is no event log in {home.path}: {what} (see --home).")
     os.chdir(home.path)  # sockets are named relative to it
     lock = HomeLock(home)
     try:

@@ -99,8 +99,9 @@ class Settings(BaseModel):
     log deletes older ones that are in ClickHouse."""
     usage_rows_days: int = Field(0, ge=0, le=36500)
     """Aggregator: days that ClickHouse keeps requests at least. They leave by whole UTC months, once a month is closed,
-    its books are stored and its sums complete; sums and books stay. 0: as long as the log, less 31 days, which is also
-    the most without ``BURSAR_USAGE_ARCHIVE``."""
+    its books are stored and its sums complete; sums and books stay. 0: for ever. Without ``BURSAR_USAGE_ARCHIVE`` at
+    most ``BURSAR_USAGE_RETENTION_DAYS`` less 31, as a month leaves together: what ClickHouse keeps longer than the log
+    cannot be rebuilt from it."""
     usage_archive: str = Field("", max_length=4096)
     """Aggregator: absolute path of a folder that requests are written to, as Parquet files, and read back from, before
     they leave ClickHouse. In a cluster one folder that all replicas have. Empty: they are not archived."""

@@ -54,6 +54,12 @@ class _Standing:
         return sum(each.cost_nusd for each in own), sum(each.list_cost_nusd for each in own)
 
 
+LEAVING: Final = (
+    "The requests of this one's month are leaving ClickHouse, as they are older than BURSAR_USAGE_ROWS_DAYS says, and "
+    "can no longer be corrected. Nothing was done."
+)
+
+
 class Correcting:
     def __init__(self, journal: Journal, analytics: Analytics, clock: Clock) -> None:
         self._journal = journal
@@ -80,6 +86,8 @@ class Correcting:
                 there = known.counting.get(wanted.correction_id)
                 if there is not None:
                     return _same(there, wanted), request["started_at_ms"]
+                if request["leaving"]:
+                    raise conflict(LEAVING)
                 check(request, known.added(wanted.request_id), wanted, self._clock.now_ms())
                 correction = msgspec.structs.replace(wanted, seen_offset=known.next_offset)
                 if await self._append(correction, known):

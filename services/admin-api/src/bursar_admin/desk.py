@@ -64,7 +64,7 @@ class Desk:
         """Corrections of requests, as events."""
         self.correcting = Correcting(journal, self.analytics, clock)
         self.books = Books(journal.projection, enforcer)
-        self.usage = UsageStore(self.analytics, journal.projection)
+        self.usage = UsageStore(self.analytics, journal.projection, clock)
         self.meter = Meter()
         self.metrics_access = MetricsAccess(settings, settings.admin_listen)
         self.metrics: Metrics | None = None

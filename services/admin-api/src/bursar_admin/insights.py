@@ -171,6 +171,7 @@ class Insights:
         by_session: dict[str, list[Row]] = {}
         for turn in turns:
             by_session.setdefault(turn["session_id"], []).append(turn)
+        seen = {each for each, own in by_session.items() if _all_of(known[each], own)}
         for session_id, own in by_session.items():
             lost = rewrites(own, rates)
             hour = hour_cache(own, lost, rates)
@@ -195,7 +196,7 @@ class Insights:
             )  # fmt: skip
         listed.sort(key=lambda row: (-int(row["extra_nusd"]), str(row["session_id"])))
         all_written = writers[0]["all_written"] if writers else 0
-        looked = sum(row["written"] for row in writers)
+        looked = sum(row["written"] for row in writers if row["session"] in seen)
         return {
             "id": "expired_caches",
             "title": "Caches that ran out and were written again",
@@ -205,7 +206,8 @@ class Insights:
                 "is writing instead of reading those tokens, at list prices. The 1 hour cache would have saved this "
                 "for pauses up to an hour, and made every other 5 minute write of these sessions as dear as a 1 hour "
                 f"one; net is the difference. Looked at: the {CACHE_SESSIONS} sessions that wrote most to the cache, "
-                f"up to {MAX_TURNS:,} turns."
+                f"up to {MAX_TURNS:,} turns. A session counts as looked at where all its requests are kept and were "
+                "read; of the others only what was read is in these figures."
             ),
             "numbers": {
                 "rewrites": totals["rewrites"],
@@ -215,9 +217,9 @@ class Insights:
                 **money("hour_cache_saved", totals["saved"]),
                 **money("hour_cache_dearer", totals["dearer"]),
                 **money("hour_cache_net", totals["saved"] - totals["dearer"]),
-                "sessions_looked_at": len(by_session),
+                "sessions_looked_at": len(seen),
                 "share_of_writes_looked_at": looked / all_written if all_written else None,
-                "complete": len(turns) < MAX_TURNS,
+                "complete": len(seen) == len(writers),
             },
             "rows": listed[:ROWS],
             "rows_count": len(listed),
@@ -242,12 +244,14 @@ class Insights:
             "title": "The dearest sessions, and why",
             "rule": (
                 f"The {DEAREST} sessions with the highest list cost in the range, each with what most of it went to. "
-                "The reasons overlap: they answer different questions."
+                "The reasons overlap: they answer different questions. There are none where requests of the session "
+                "are no longer kept."
             ),
             "numbers": {"sessions": total, **money("list_cost", sum(row["sum_list_cost_nusd"] for row in found))},
             "rows": [
-                {**session_summary(store, row), "why": facts(by_session.get(row["session"], []), rates)[:3]}
+                {**session_summary(store, row), "why": facts(own, rates)[:3] if _all_of(row, own) else []}
                 for row in found
+                for own in [by_session.get(row["session"], [])]
             ],
             "rows_count": len(found),
         }
@@ -329,6 +333,11 @@ class Insights:
             team["share"] = team["refused"] / every if every else None
             team["reasons"] = dict(sorted(team["reasons"].items()))
         return teams
+
+
+def _all_of(session: Row, turns: Sequence[Row]) -> bool:
+    """Whether these are all turns of a session. Part of them would give reasons for what it did not cost."""
+    return len(turns) >= sessions.requests_of(session)
 
 
 async def _nothing() -> None:

@@ -7,9 +7,10 @@ index knows, so a page of it may end before it is full: where its time is up, it
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from bursar_admin.analytics import Analytics
@@ -24,6 +25,10 @@ CANDIDATES_AT_ONCE: Final = 1_016
 TEXT_S: Final = 2.0
 """Seconds after which a page of a text search ends with what it has: nobody waits much longer for a page. A stretch
 that was begun is finished."""
+
+LOOK_AGAIN_S: Final = 60.0
+"""Seconds until a corrected request that is not on record is looked for again: mostly it has left for good, but while
+requests are read anew from the event log, corrections may be there before them."""
 
 Row = dict[str, Any]
 Place = tuple[int, str]
@@ -46,28 +51,45 @@ class Tops(Protocol):
     ) -> Haunts | None: ...
 
 
+class Kept(Protocol):
+    """Since when requests are kept, Unix ms."""
+
+    async def from_ms(self) -> int: ...
+
+
 class CorrectedPlaces:
-    """Where corrected requests lie. It never changes, so each is looked up once."""
+    """Where corrected requests lie. It never changes, so each is looked up once; those not on record now and then."""
 
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
         self._known: dict[str, logs.Haunt] = {}
+        self._not_found: dict[str, float] = {}
+        """Ids that are not on record, and when they were looked for."""
 
     async def all(self) -> Mapping[str, logs.Haunt]:
         """Of every request that has a correction and is on record. Raises Refusal (503)."""
         ids = [row["request_id"] for row in await self._analytics.rows(corrected_requests.IDS)]
-        new = [each for each in ids if each not in self._known]
+        now, never = time.monotonic(), -math.inf
+        new = [
+            each for each in ids if each not in self._known and now - self._not_found.get(each, never) >= LOOK_AGAIN_S
+        ]
         at_once = corrected_requests.MAX_IDS
         for first in range(0, len(new), at_once):
             found = await self._analytics.rows(*corrected_requests.places(new[first : first + at_once]))
             self._known.update((row["request_id"], (row["day"], row["of_key"])) for row in found)
+        for each in new:
+            if each in self._known:
+                self._not_found.pop(each, None)
+            else:
+                self._not_found[each] = now
         return {each: self._known[each] for each in ids if each in self._known}
 
 
 class LogPages:
-    def __init__(self, analytics: Analytics, tops: Tops) -> None:
+    def __init__(self, analytics: Analytics, tops: Tops, kept: Kept) -> None:
         self._analytics = analytics
         self._tops = tops
+        self._kept = kept
         self._corrected = CorrectedPlaces(analytics)
 
     async def page(
@@ -84,6 +106,10 @@ class LogPages:
         """Up to ``count`` requests behind a place. ``in_time``: a search that takes long ends early and says where.
 
         Raises Refusal (503)."""
+        # Sums still count the requests that have left: they would lead to days where there are none any more.
+        span = replace(span, from_ms=max(span.from_ms, await self._kept.from_ms()))
+        if span.to_ms <= span.from_ms:
+            return Page([])
         corrected: Mapping[str, logs.Haunt] = {}
         if sort_by in logs.AMOUNTS or wanted.by_amounts:
             corrected = await self._corrected.all()
@@ -137,6 +163,10 @@ class _Pace:
             days = days * 2 if took < TEXT_S / 8 else max(1, days // 2) if took > TEXT_S / 4 else days
 
 
+def _place(row: Row) -> Place:
+    return row["sort_value"], row["request_id"]
+
+
 class _Finder:
     """One page in the making."""
 
@@ -160,16 +190,18 @@ class _Finder:
         while len(self.found) < self._count:
             asked = min(self._count - len(self.found) + more, CANDIDATES_AT_ONCE)
             more *= 2  # many of a page dropped out: where a month's dearest were corrected, the next may be as well
-            places = await self._candidates(stretch, after, asked)
+            places, reach = await self._candidates(stretch, after, asked)
             if places:
                 self.found += await self._rows_at(places)
-                after = (places[-1]["sort_value"], places[-1]["request_id"])
-            if len(places) < asked:
+                after = _place(places[-1])
+            if reach is None:
                 break
+            after = reach
         return after
 
-    async def _candidates(self, stretch: Span, after: Place | None, asked: int) -> list[Row]:
-        """The next places, in order, of requests as recorded and as corrected."""
+    async def _candidates(self, stretch: Span, after: Place | None, asked: int) -> tuple[list[Row], Place | None]:
+        """The next places, in order, of requests as recorded and as corrected, and how far these are all there are;
+        None: to the end of the stretch."""
         only = None
         if self._descending:
             only = await self._tops.haunts(self._wanted, stretch, self._sort_by, after, asked)
@@ -182,7 +214,8 @@ class _Finder:
             self._wanted, stretch, self._sort_by, descending=self._descending, after=after, count=asked, only=only
         )
         if not among:
-            return await self._analytics.rows(*question)
+            plain = await self._analytics.rows(*question)
+            return plain, self._reach(plain, asked, only)
         plain, corrected = await asyncio.gather(
             self._analytics.rows(*question),
             self._analytics.rows(
@@ -197,9 +230,32 @@ class _Finder:
                 )
             ),
         )
-        # Each of both lists has the next of its kind, so the first of both together have no gap.
-        both = {(row["sort_value"], row["request_id"]): row for row in (*plain, *corrected)}
-        return [both[place] for place in sorted(both, reverse=self._descending)][:asked]
+        # Each of both lists has the next of its kind as far as it reaches: up to where the first of them ends, both
+        # together have no gap. How many they are says nothing: what stands in both, or several times, counts once.
+        both = {_place(row): row for row in (*plain, *corrected)}
+        places = sorted(both, reverse=self._descending)
+        reaches = [self._reach(plain, asked, only), self._reach(corrected, asked, None)]
+        reach = self._first([each for each in reaches if each is not None])
+        if reach is not None:
+            places = [each for each in places if self._first([each, reach]) == each]
+        if len(places) > asked:
+            places = places[:asked]
+            reach = places[-1]
+        return [both[each] for each in places], reach
+
+    def _reach(self, listed: Sequence[Row], asked: int, only: Haunts | None) -> Place | None:
+        """How far a list of the next places is complete; None: to the end."""
+        if len(listed) >= asked:
+            return _place(listed[-1])
+        if only is not None and only[2] > logs.NO_TOP:
+            # The days looked through have all requests from there on. Fewer than their sums promised: rows have left,
+            # or come, since those were asked.
+            return only[2], ""
+        return None
+
+    def _first(self, places: Sequence[Place]) -> Place | None:
+        """The one that comes first in the page's order."""
+        return (max if self._descending else min)(places, default=None)
 
     async def _rows_at(self, places: Sequence[Row]) -> list[Row]:
         rows = await self._analytics.rows(*logs.rows_at(places, self._wanted, self._sort_by, self._corrected))

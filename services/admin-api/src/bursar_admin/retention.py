@@ -20,19 +20,18 @@ class KeptAnswer(TypedDict):
     why: str
 
 
-MONTH_DAYS: Final = 31
-"""Requests leave ClickHouse by whole months, so that much before the log forgets the first of them."""
+_READING: Final = "What is older than the log keeps cannot be rebuilt; back ClickHouse up, or have them leave."
 
 
 def kept(settings: Settings) -> list[KeptAnswer]:
     """As this service is told: in a cluster every service has to be told the same."""
     log = "Kafka" if settings.kafka_bootstrap else "SQLite"
-    rows_days = settings.usage_rows_days or max(settings.usage_retention_days - MONTH_DAYS, 1)
     archive = settings.usage_archive
     found = [
         _kept("Requests, in the log", log, settings.usage_retention_days, "BURSAR_USAGE_RETENTION_DAYS",
               "Ledger and analytics are rebuilt from it; one that ClickHouse does not have stays."),
-        _kept("Requests, for reading", "ClickHouse", rows_days, "BURSAR_USAGE_ROWS_DAYS",
+        _kept("Requests, for reading", "ClickHouse", settings.usage_rows_days or None, "BURSAR_USAGE_ROWS_DAYS",
+              _READING if settings.usage_rows_days == 0 else
               "At least: they leave by whole months, once a month is closed and its books are stored."
               + ("" if archive else " Nothing archives them.")),
     ]  # fmt: skip

@@ -39,13 +39,23 @@ class RowsKept:
     async def before(self, moment_ms: int) -> str:
         """The sentence where requests of before ``moment_ms`` are asked for and have left; empty where not, and while
         ClickHouse does not say."""
+        known = await self._known()
+        return self._said if known and moment_ms < self._from_ms else ""
+
+    async def from_ms(self) -> int:
+        """Since when requests are kept, Unix ms; 0: all are. What was last known while ClickHouse does not say: none
+        that have left come back."""
+        await self._known()
+        return self._from_ms
+
+    async def _known(self) -> bool:
         now_s = self._clock.monotonic_s()
         if self._asked_at_s is None or now_s - self._asked_at_s >= ASK_AGAIN_S:
             try:
                 rows = await self._analytics.rows(*QUESTION)
             except Refusal:
-                return ""
+                return False
             self._from_ms = int(rows[0]["kept_from_s"]) * 1000 if rows else 0
             self._said = sentence(self._from_ms, rows[0]["archive"] if rows else "")
             self._asked_at_s = now_s
-        return self._said if moment_ms < self._from_ms else ""
+        return True

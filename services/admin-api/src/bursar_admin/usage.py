@@ -17,6 +17,8 @@ from bursar_admin.queries.dimensions import Dimension, dimension
 from bursar_admin.queries.filters import Filters
 from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Plan, Span, hours_of, plan_of, whole_hours
 from bursar_admin.queries.sums import Question
+from bursar_admin.rows_kept import RowsKept
+from bursar_common.clock import Clock, SystemClock
 from bursar_common.usage_sums import CUTS, LATENCY_CUTS, cut_for
 
 Row = dict[str, Any]
@@ -43,10 +45,11 @@ class SumsKnown:
 class UsageStore:
     """Questions about usage. Every method raises Refusal (503) while ClickHouse does not answer."""
 
-    def __init__(self, analytics: Analytics, projection: Projection) -> None:
+    def __init__(self, analytics: Analytics, projection: Projection, clock: Clock | None = None) -> None:
         self.analytics = analytics
         self._projection = projection
-        self.log_pages = LogPages(analytics, self)
+        self.rows_kept = RowsKept(analytics, clock or SystemClock())
+        self.log_pages = LogPages(analytics, self, self.rows_kept)
         self.kept = Kept(analytics)
         self._sums_known = SumsKnown(analytics)
 
@@ -76,6 +79,8 @@ class UsageStore:
         question = await self.question(wanted, span, columns=["virtual_key_id"], short=True)
         if question.plan.days is None and not question.plan.hours:
             return None
+        if question.plan.buildings == ():
+            return [], question.plan.raw, logs.NO_TOP  # nothing of the range is summed up
         found = logs.nearest(await self.analytics.rows(*logs.haunts(question, sort_by)), after, count)
         return None if found is None else (found[0], question.plan.raw, found[1])
 
@@ -132,7 +137,7 @@ class UsageStore:
     async def sessions(
         self, wanted: Criteria, span: Span, sort_by: str, *, descending: bool, count: int, offset: int
     ) -> tuple[list[Row], int]:
-        """(summaries in order, how many sessions there are)."""
+        """(summaries in order, how many sessions there are); what only requests know is None where they have left."""
         question = await self.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
         ranked = await self.ask(
             question, *sessions.ranked(question, sort_by, descending=descending, count=count, offset=offset)
@@ -143,8 +148,9 @@ class UsageStore:
         known = {row["session"]: row for row in await self.sums_of(question, ids)}
         places = sessions.places_of(list(known.values()))
         rows = await self.ask(question, *sessions.agents(wanted, span, ids, places))
-        by_id = {row["session"]: {**known[row["session"]], **row} for row in rows if row["session"] in known}
-        return [by_id[each] for each in ids if each in by_id], ranked[0]["sessions_found"]
+        looked_at = {row["session"]: row for row in rows}
+        found = [sessions.with_agents(known[each], looked_at.get(each)) for each in ids if each in known]
+        return found, ranked[0]["sessions_found"]
 
     async def sums_of(self, question: Question, ids: Sequence[str]) -> list[Row]:
         """Sums of sessions, and ``places``, where their requests are."""

@@ -3,8 +3,9 @@
 ``<folder>/2026-11/`` has files of at most a UTC day and ``manifest.json``, which says of each: rows, sums, a digest
 over every column, bytes, SHA-256; and which offsets of the log they were read at. A month is written beside its
 place, synced, read back into ClickHouse and compared there with the rows it was made of; then it is renamed to its
-place, whole. A folder that cannot be written, is full, or answers otherwise than it was told is an error, and nothing
-leaves ClickHouse.
+place, whole, by the only one who writes there (:mod:`bursar_aggregator.archive_lock`). A month that is there with more
+requests stays as it is. A folder that cannot be written, is full, or answers otherwise than it was told is an error,
+and nothing leaves ClickHouse.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -23,70 +24,32 @@ from typing import Any, Final
 
 import msgspec
 
+from bursar_aggregator.archive_lock import ArchiveBusy, writing
+from bursar_aggregator.archive_manifest import (
+    DAY_MS,
+    HOUR_MS,
+    ArchivedFile,
+    Manifest,
+    checksum_of,
+    content_of,
+    stretches,
+)
 from bursar_aggregator.rows import COLUMNS, TABLE
-from bursar_common.analytics import Analytics
+from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.finance import is_month, month_bounds_ms
 from bursar_common.settings import SettingsError
 
 RESTORED: Final = "usage_restored"
-"""Table that files are read back into: compared there, and looked at there after ``bursar archive restore``."""
+"""Table that ``bursar archive restore`` puts requests into, to look at. Nothing else writes it."""
+SCRATCH: Final = "usage_archiving_"
+"""Tables that files are read back into and compared in begin with this; each writing has one, made anew."""
 MANIFEST: Final = "manifest.json"
-FILE_ROWS: Final = 100_000
-"""Requests of one file, as far as hours can be told apart: some 20 MB, which are held in memory."""
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
 REST_S: Final = 0.05
 """Seconds between two files: over chDB they take turns with inserts."""
 
 
 class ArchiveError(Exception):
     """Nothing was dropped. The message names the path and what is wrong with it."""
-
-
-class ArchivedFile(msgspec.Struct, frozen=True):
-    """One file of a month. Moments are Unix ms; digest and sums are over the rows."""
-
-    name: str
-    from_ms: int
-    to_ms: int
-    rows: int
-    cost_nusd: int
-    list_cost_nusd: int
-    digest: str
-    bytes: int
-    sha256: str
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    month: str
-    rows: int
-    columns: tuple[str, ...]
-    files: tuple[ArchivedFile, ...]
-    log: tuple[tuple[str, int, int, int], ...]
-    """Of each partition of the log: topic, number, lowest and highest offset of the rows."""
-    checksum: str
-    """SHA-256 (hex) over the files' own, in their order."""
-
-
-def checksum_of(files: Sequence[ArchivedFile]) -> str:
-    return hashlib.sha256("\n".join(file.sha256 for file in files).encode()).hexdigest()
-
-
-def stretches(from_ms: int, to_ms: int, rows_of_hours: Mapping[int, int]) -> list[tuple[int, int]]:
-    """What a month's files are of, as ``[from, to)``: a UTC day, or as many of its hours as have FILE_ROWS requests.
-    Days without requests have none."""
-    found = []
-    for day in range(from_ms, to_ms, DAY_MS):
-        start, rows = day, 0
-        for hour in range(day, day + DAY_MS, HOUR_MS):
-            more = rows_of_hours.get(hour, 0)
-            if rows and rows + more > FILE_ROWS:
-                found.append((start, hour))
-                start, rows = hour, 0
-            rows += more
-        if rows:
-            found.append((start, day + DAY_MS))
-    return found
 
 
 def check_archive(setting: str) -> None:
@@ -157,20 +120,36 @@ class Archive:
 
     async def write(self, month: str) -> int:
         """Write a month's requests, read them back and compare; the number of requests. What an earlier try has put in
-        the month's place is kept where it holds the same, else laid aside.
+        the month's place is kept where it holds the same, else laid aside; never where it holds more.
 
-        Raises ArchiveError, AnalyticsUnavailable, AnalyticsRefused."""
-        await self._make_restored()
+        Raises ArchiveError (also while another one writes), AnalyticsUnavailable, AnalyticsRefused."""
+        try:
+            with writing(self.folder):
+                return await self._write(month)
+        except ArchiveBusy:
+            raise ArchiveError(
+                f"another aggregator is writing to the archive {self.folder}. Nothing was dropped."
+            ) from None
+        except OSError as error:
+            raise ArchiveError(
+                f"the archive {self.folder} cannot be written: {error.strerror or error}. Nothing was dropped."
+            ) from None
+
+    async def _write(self, month: str) -> int:
+        """Only one at a time gets here. Raises OSError and what :meth:`write` does."""
+        await self._clear(month)
         from_ms, to_ms = month_bounds_ms(month)
         hours = await self._analytics.query(
             "SELECT toUnixTimestamp(toStartOfHour(toDateTime(started_at, 'UTC'))) AS hour_s, count() AS rows"
             f" FROM bursar.{TABLE} WHERE {_within(from_ms, to_ms)} GROUP BY hour_s"
         )
         parts = stretches(from_ms, to_ms, {int(row["hour_s"]) * 1000: int(row["rows"]) for row in hours})
-        building = self.folder / f".{month}.{secrets.token_hex(4)}.part"
+        own = secrets.token_hex(4)
+        building, scratch = self.folder / f".{month}.{own}.part", SCRATCH + own
         try:
-            await asyncio.to_thread(building.mkdir, parents=True)
-            files = [await self._write_file(building, start, end) for start, end in parts]
+            await asyncio.to_thread(building.mkdir)
+            await self._analytics.command(f"CREATE TABLE bursar.{scratch} AS bursar.{TABLE}")
+            files = [await self._write_file(building, scratch, start, end) for start, end in parts]
             places = await self._analytics.query(
                 "SELECT log_topic, log_partition, min(log_offset) AS lowest, max(log_offset) AS highest"
                 f" FROM bursar.{TABLE} FINAL WHERE {_within(from_ms, to_ms)} GROUP BY log_topic, log_partition"
@@ -186,17 +165,63 @@ class Archive:
             )
             text = json.dumps(msgspec.to_builtins(manifest), indent=1).encode()
             await asyncio.to_thread(_write_synced, building / MANIFEST, text)
-            await asyncio.to_thread(self._put_in_place, building, month)
-        except OSError as error:
-            raise ArchiveError(
-                f"the archive {self.folder} cannot be written: {error.strerror or error}. Nothing was dropped."
-            ) from None
+            await self._still_whole(manifest)
+            if not await asyncio.to_thread(self._is_there, manifest):
+                await asyncio.to_thread(self._put_in_place, building, month)
         finally:
             await asyncio.to_thread(shutil.rmtree, building, True)
+            with suppress(AnalyticsUnavailable, AnalyticsRefused):  # then the next writing does it
+                await self._analytics.command(f"DROP TABLE IF EXISTS bursar.{scratch} SYNC")
         await asyncio.to_thread(self.check, month)
         return manifest.rows
 
-    async def _write_file(self, building: Path, from_ms: int, to_ms: int) -> ArchivedFile:
+    async def _clear(self, month: str) -> None:
+        """Remove what writings that were killed have left; nobody else writes now."""
+        for folder in await asyncio.to_thread(lambda: list(self.folder.glob(f".{month}.*.part"))):
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+        tables = await self._analytics.query(
+            f"SELECT name FROM system.tables WHERE database = 'bursar' AND startsWith(name, '{SCRATCH}')"
+        )
+        for table in tables:
+            await self._analytics.command(f"DROP TABLE IF EXISTS bursar.{table['name']} SYNC")
+
+    async def _still_whole(self, manifest: Manifest) -> None:
+        """Whether what was written is the whole month. It is not where another aggregator has dropped it meanwhile.
+
+        Raises ArchiveError."""
+        month, (from_ms, to_ms) = manifest.month, month_bounds_ms(manifest.month)
+        (now,) = await self._analytics.query(
+            f"SELECT (SELECT toInt64(count()) FROM bursar.{TABLE} FINAL WHERE {_within(from_ms, to_ms)}) AS rows,"
+            f" (SELECT countIf(step = 'left') FROM bursar.usage_left WHERE month = toDate('{month}-01')) AS left"
+        )
+        if now["left"] or not now["rows"]:
+            raise ArchiveError(f"the requests of {month} have left meanwhile: the archive stays as it is")
+        if now["rows"] != manifest.rows:
+            raise ArchiveError(
+                f"{month} has {now['rows']} requests now, and {manifest.rows} were written. Nothing was dropped."
+            )
+
+    def _is_there(self, manifest: Manifest) -> bool:
+        """Whether the month's place holds the same already, whole. Raises ArchiveError where it holds more."""
+        place = self.folder / manifest.month
+        try:
+            there = self.manifest(manifest.month)
+        except ArchiveError:
+            return False
+        if there.rows > manifest.rows:
+            raise ArchiveError(
+                f"{place} holds {there.rows} requests and ClickHouse {manifest.rows}: neither was touched. Move that"
+                " folder away for the month to be archived anew."
+            )
+        if content_of(there) != content_of(manifest):
+            return False
+        try:
+            self.check(manifest.month)
+        except ArchiveError:
+            return False
+        return True
+
+    async def _write_file(self, building: Path, scratch: str, from_ms: int, to_ms: int) -> ArchivedFile:
         moment = date.fromordinal(date(1970, 1, 1).toordinal() + from_ms // DAY_MS)
         name = f"{moment}.{from_ms % DAY_MS // HOUR_MS:02d}.parquet"
         listed = ", ".join(COLUMNS)
@@ -208,9 +233,9 @@ class Archive:
         await asyncio.to_thread(_write_synced, building / name, data)
         expected = await self._sums(f"bursar.{TABLE} FINAL", COLUMNS, from_ms, to_ms)
         read = await asyncio.to_thread((building / name).read_bytes)
-        await self.read_back(read, COLUMNS)
-        found = await self._sums(f"bursar.{RESTORED}", COLUMNS, from_ms, to_ms)
-        await self._analytics.command(f"TRUNCATE TABLE bursar.{RESTORED}")
+        await self._read_back(scratch, COLUMNS, read)
+        found = await self._sums(f"bursar.{scratch}", COLUMNS, from_ms, to_ms)
+        await self._analytics.command(f"TRUNCATE TABLE bursar.{scratch}")
         if found != expected:
             raise ArchiveError(f"{building / name} does not read as what was written: {found}, not {expected}")
         await asyncio.sleep(REST_S)
@@ -218,28 +243,21 @@ class Archive:
             name=name, from_ms=from_ms, to_ms=to_ms, bytes=len(read), sha256=hashlib.sha256(read).hexdigest(), **found
         )
 
-    async def _make_restored(self) -> None:
-        await self._analytics.command(f"CREATE TABLE IF NOT EXISTS bursar.{RESTORED} AS bursar.{TABLE}")
-        await self._analytics.command(f"TRUNCATE TABLE bursar.{RESTORED}")
-
-    async def read_back(self, data: bytes, columns: Sequence[str]) -> None:
-        """One file's rows into the table of restored ones."""
-        await self._analytics.import_block(RESTORED, columns, data, "Parquet")
+    async def _read_back(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        await self._analytics.import_block(table, columns, data, "Parquet")
 
     async def restore(self, months: Sequence[str]) -> int:
         """These months' requests into the table of restored ones, in place of what is there; the number of requests.
+        The table has the columns that requests have now; what a month was archived without is at its default.
 
-        Raises ArchiveError, AnalyticsUnavailable, AnalyticsRefused."""
-        await self._make_restored()
-        count = 0
-        for month in months:
-            manifest = await asyncio.to_thread(self.check, month)
+        Raises ArchiveError (nothing was done), AnalyticsUnavailable, AnalyticsRefused."""
+        manifests = [await asyncio.to_thread(self.check, month) for month in months]
+        await self._analytics.command(f"CREATE OR REPLACE TABLE bursar.{RESTORED} AS bursar.{TABLE}")
+        for manifest in manifests:
             for file in manifest.files:
-                await self.read_back(
-                    await asyncio.to_thread((self.folder / month / file.name).read_bytes), manifest.columns
-                )
-                count += file.rows
-        return count
+                data = await asyncio.to_thread((self.folder / manifest.month / file.name).read_bytes)
+                await self._read_back(RESTORED, manifest.columns, data)
+        return sum(manifest.rows for manifest in manifests)
 
     async def _sums(self, table: str, columns: Sequence[str], from_ms: int, to_ms: int) -> dict[str, Any]:
         listed = ", ".join(columns)

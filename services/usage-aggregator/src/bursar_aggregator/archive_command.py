@@ -1,7 +1,7 @@
 """``python -m bursar_aggregator.archive_command list|verify|restore [MONTH ...]``: requests that left ClickHouse.
 
-``verify`` reads every file and compares it with the manifest; ``restore`` puts months into ``bursar.usage_restored``,
-in place of what is there, to look at: no sum, page or book reads that table.
+``verify`` reads every file and compares it with the manifest (exit code 1 where one differs); ``restore`` puts months
+into ``bursar.usage_restored``, in place of what is there, to look at: no sum, page or book reads that table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from bursar_aggregator.archive import RESTORED, Archive, ArchiveError, open_arch
 from bursar_aggregator.migrations import SchemaMismatch, load_migrations, migrate
 from bursar_aggregator.rebuild import reach_analytics
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
-from bursar_common.finance import is_month
 from bursar_common.service import run
 from bursar_common.settings import Settings, SettingsError, load_settings
 from bursar_common.telemetry import configure_logging
@@ -36,25 +35,41 @@ async def main(settings: Settings, command: str, months: Sequence[str]) -> int:
             raise SettingsError("BURSAR_USAGE_ARCHIVE is not set: there is no archive.")
         there = archive.months()
         for month in months:
-            if not is_month(month) or month not in there:
-                raise ArchiveError(f"{month[:20]!r} is not in {archive.folder}; there: {', '.join(there) or 'nothing'}")
-        wanted = list(months) or there
+            if month not in there:
+                has = f"it has {', '.join(there)}" if there else "it has nothing"
+                raise ArchiveError(f"{month[:20]} is not in {archive.folder}: {has}")
+        wanted = sorted(set(months)) or there
+        if not wanted:
+            sys.stdout.write(f"Nothing is archived in {archive.folder}.\n")
+            return 0
         if command == "restore":
             count = await archive.restore(wanted)
-            sys.stdout.write(f"{count} requests are in bursar.{RESTORED}.\n")
+            what = f"{_some(count, 'request')} of {', '.join(wanted)}"
+            sys.stdout.write(f"{what} are in bursar.{RESTORED}, in place of what was there.\n")
             return 0
-        for month in wanted:
-            _tell(archive, month, whole=command == "verify")
-    return 0
+        return _tell(archive, wanted, whole=command == "verify")
 
 
-def _tell(archive: Archive, month: str, *, whole: bool) -> None:
-    manifest = archive.check(month) if whole else archive.manifest(month)
-    size = sum(each.bytes for each in manifest.files)
-    sys.stdout.write(
-        f"{month}  {manifest.rows} requests  {len(manifest.files)} files  {size} bytes  {manifest.checksum}"
-        f"{'  as it was written' if whole else ''}\n"
-    )
+def _tell(archive: Archive, months: Sequence[str], *, whole: bool) -> int:
+    """The exit code: 1 where one of them is not as it was written. The others are told all the same."""
+    code = 0
+    for month in months:
+        try:
+            manifest = archive.check(month) if whole else archive.manifest(month)
+        except ArchiveError as error:
+            sys.stderr.write(f"{error}\n")
+            code = 1
+            continue
+        size = sum(each.bytes for each in manifest.files)
+        sys.stdout.write(
+            f"{month}  {_some(manifest.rows, 'request')}  {_some(len(manifest.files), 'file')}  {size} bytes"
+            f"  {manifest.checksum}{'  as it was written' if whole else ''}\n"
+        )
+    return code
+
+
+def _some(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

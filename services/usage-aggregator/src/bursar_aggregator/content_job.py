@@ -193,19 +193,19 @@ async def set_retention(analytics: Analytics, days: int) -> None:
 async def forget_before(
     event_log: SqliteEventLog, topic: str, before_ms: int, *, below: int | None = None, at_once: int = PRUNE_AT_ONCE
 ) -> None:
-    """Delete the topic's records appended before a moment (``below``: and below that offset), ``at_once`` in a step;
-    Kafka does it by itself. Raises LogUnavailable."""
+    """Delete the topic's oldest records, up to the first that was not appended before a moment (``below``: or is not
+    below that offset), ``at_once`` in a step; Kafka does it by itself. Raises LogUnavailable."""
     while True:
         begin = await event_log.begin_offset(topic, 0)
         records = await event_log.read(topic, 0, begin, max_records=at_once)
-        old = [
-            record.offset
-            for record in records
-            if record.appended_at_ms < before_ms and (below is None or record.offset < below)
-        ]
-        if not old:
+        old: int | None = None
+        for record in records:
+            if record.appended_at_ms >= before_ms or (below is not None and record.offset >= below):
+                break
+            old = record.offset
+        if old is None:
             return
-        await event_log.delete_before(topic, old[-1] + 1)
+        await event_log.delete_before(topic, old + 1)
         await asyncio.sleep(0)
 
 

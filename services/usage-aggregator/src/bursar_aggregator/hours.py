@@ -181,12 +181,7 @@ class HourSums:
         await self._analytics.command(_latencies(hours, generation))
         for statement in cuts_of_hours(hours, generation):
             await self._analytics.command(statement)
-        await self._analytics.insert_columns(
-            "usage_hours_built",
-            ("hour", "generation", "built_at", "form"),
-            ("DateTime('UTC')", "UInt64", "DateTime64(3, 'UTC')", "UInt8"),
-            ([*hours], [generation] * len(hours), [row["now_ms"]] * len(hours), [FORM] * len(hours)),
-        )
+        await self._analytics.command(_noting(hours, generation, int(row["now_ms"])))
 
     async def _sweep(self) -> None:
         """Delete sums of former buildings, and of buildings that never ended."""
@@ -227,10 +222,20 @@ LEFT JOIN
     FROM bursar.usage_hours_built AS x GROUP BY x.hour
 ) AS b ON b.hour = t.hour
 WHERE t.hour != toDateTime(0, 'UTC')
-  AND t.hour >= (SELECT toDateTime(kept_from, 'UTC') FROM bursar.usage_kept)
+  AND t.hour >= (SELECT toDateTime(taken_from, 'UTC') FROM bursar.usage_kept)
   AND t.touched_at + INTERVAL {settled_s} SECOND < now64(3)
   AND (b.hour != t.hour OR b.built_at <= t.touched_at + INTERVAL {settled_s} SECOND OR b.form < {FORM})
 ORDER BY t.hour DESC LIMIT {HOURS_A_LOOK}"""
+
+
+def _noting(hours: Sequence[int], generation: int, now_ms: int) -> str:
+    """The statement from which on a building counts; not where its requests have begun to leave meanwhile: they may
+    have been gone when it was made."""
+    listed = ", ".join(f"toDateTime({int(hour)}, 'UTC')" for hour in hours)
+    return f"""INSERT INTO bursar.usage_hours_built (hour, generation, built_at, form)
+SELECT of_hour, {generation}, fromUnixTimestamp64Milli({now_ms}, 'UTC'), {FORM}
+FROM (SELECT arrayJoin([{listed}]) AS of_hour)
+WHERE of_hour >= (SELECT toDateTime(taken_from, 'UTC') FROM bursar.usage_kept)"""
 
 
 def _within(hours: Sequence[int]) -> str:

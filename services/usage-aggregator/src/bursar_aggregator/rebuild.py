@@ -3,7 +3,8 @@
 It empties the table and replays the usage topic up to its end as of then. The aggregator may go on meanwhile: what it
 writes before the emptying stands in the log below that end and is replayed, what it writes later stays, and whatever
 is written twice merges. Rows older than what the log still keeps cannot be replayed and are left alone. Until it is
-done, figures are incomplete. Names of people are not touched: the aggregator puts them right by itself.
+done, figures are incomplete, and no month leaves (``bursar.usage_left``): one that was broken off is to be run again.
+Names of people are not touched: the aggregator puts them right by itself.
 
 On one machine the folder belongs to the running aggregator, so the work goes through its HTTP front; if none runs, the
 engine is opened here.
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 CONNECT_S = 2.0
 """Seconds in which a front on this machine accepts a connection, if there is one."""
 NOTHING_LEFT = "1970-01-01"
+NOTED_S = 1.0
+"""Seconds until no statement is under way any more that had not seen the note: each takes milliseconds."""
 READ_WAIT_S = 5.0
 """Seconds to wait for a record that is known to be there (Kafka answers in well under one)."""
 
@@ -54,6 +57,9 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     await migrate(analytics, load_migrations())
     partitions = range(await event_log.partitions(topic))
     begins = {partition: await event_log.begin_offset(topic, partition) for partition in partitions}
+    # Half replayed, a month may look as if it could leave.
+    await analytics.command("INSERT INTO bursar.usage_left (month, step) VALUES ('1970-01-01', 'rebuilding')")
+    await asyncio.sleep(NOTED_S)
     (kept,) = await analytics.query("SELECT toString(taken_from) AS first FROM bursar.usage_kept")
     # What is inserted meanwhile is replayed, so it does not matter between which of these statements it comes.
     await analytics.command(_emptying(begins, kept["first"]))
@@ -89,6 +95,7 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
             offset = records[-1].offset + 1
             count += len(records)
         log.debug("partition replayed", topic=topic, partition=partition, up_to=end)
+    await analytics.command("INSERT INTO bursar.usage_left (month, step) VALUES ('1970-01-01', 'rebuilt')")
     return count
 
 

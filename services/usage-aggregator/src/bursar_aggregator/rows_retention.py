@@ -3,7 +3,7 @@
 leaving: from now on what comes for the month is set aside (:mod:`bursar_aggregator.left`); after SETTLED_S nothing is
 on its way into it any more. archived: written, read back, compared. left: its partition is dropped. A crash between
 any two begins again at the last step that was noted; the only step that loses rows is the last, and it is looked at
-again what it rests on right before it.
+again what it rests on right before it. stays: the month may not leave after all, and takes requests again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from typing import Final
 import structlog
 
 from bursar_aggregator.archive import Archive, ArchiveError, check_archive, open_archive
+from bursar_aggregator.books import BOOKS_GROUP
 from bursar_aggregator.content_job import forget_before
 from bursar_aggregator.hours import SETTLED_S
-from bursar_aggregator.leaving import DAY_MS, MonthState, is_due, rows_days, why_not
+from bursar_aggregator.leaving import DAY_MS, MonthState, clock_ahead, is_due, rows_days, why_not
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.rows import TABLE
 from bursar_aggregator.writer import LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogUnavailable
 from bursar_common.eventlog.sqlite import SqliteEventLog
-from bursar_common.events import USAGE_TOPIC
+from bursar_common.events import CORRECTIONS_TOPIC, USAGE_TOPIC
 from bursar_common.settings import Settings
+from bursar_common.usage_sums import FORM
 
 log = structlog.get_logger()
 
@@ -36,6 +38,12 @@ LOOK_EVERY_S: Final = 300.0
 FORGET_AT_ONCE: Final = 500
 """Records of the log looked at, and deleted, in one step: some 500 kB."""
 NONE: Final = "1970-01"
+_REBUILDING: Final = (
+    "(SELECT maxIf(at, step = 'rebuilding') > maxIf(at, step = 'rebuilt')"
+    " FROM bursar.usage_left WHERE month = toDate('1970-01-01'))"
+)
+_READERS: Final = ((GROUP, USAGE_TOPIC), (BOOKS_GROUP, CORRECTIONS_TOPIC))
+"""Whose positions say that what was on its way has arrived."""
 
 
 class RowsRetention:
@@ -54,6 +62,8 @@ class RowsRetention:
         self._task: asyncio.Task[None] | None = None
         self.why = ""
         """Why a month that is due has not left; empty: none is, or it is about to."""
+        self._ends: dict[str, dict[tuple[str, str, int], int]] = {}
+        """Where topics ended when nothing was to come for a month any more, by month and moment of its ``leaving``."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="rows-retention")
@@ -69,16 +79,17 @@ class RowsRetention:
         said = ""
         while True:
             try:
-                await self.forget_log()
+                forgets_not = await self.forget_log()
                 while await self.look() == "left":
                     pass
+                self.why = self.why or forgets_not
             except (AnalyticsUnavailable, AnalyticsRefused, LogUnavailable, ArchiveError) as error:
                 self.why = str(error)[:300]
             except Exception as error:
                 self.why = type(error).__name__
                 await asyncio.sleep(LONGEST_RETRY_S)
             if self.why and self.why != said:
-                log.warning("requests that are due to leave stay", why=self.why)
+                log.warning("requests that may be due to leave stay", why=self.why)
             said = self.why
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -87,19 +98,36 @@ class RowsRetention:
 
         Raises AnalyticsUnavailable, AnalyticsRefused, ArchiveError: nothing was dropped."""
         self.why = ""
-        await self._finish()
-        month = await self._oldest()
-        if month == NONE or not is_due(month, self._now_ms(), self._days):
+        if not self._days:
+            await self._stay("")
             return ""
-        self.why = why_not(await self._state(month))
+        await self._finish()
+        self.why = await self._held()
+        if self.why:
+            return ""
+        month, newest_ms = await self._oldest()
+        due = month != NONE and is_due(month, self._now_ms(), self._days)
+        self.why = why_not(await self._state(month)) if due else ""
+        if due:
+            self.why = self.why or clock_ahead(self._now_ms(), newest_ms)
+        await self._stay(month if due and not self.why else "")
+        if not due:
+            return ""
         if self.why:
             self.why = f"{month}: {self.why}"
             return ""
         noted = {row["step"]: row for row in await self._analytics.query(_steps(month, settled_s))}
         if "leaving" not in noted:
-            await self._note(month, "leaving")
+            await self._analytics.command(
+                "INSERT INTO bursar.usage_left (month, step)"
+                f" SELECT toDate('{month}-01'), 'leaving' WHERE NOT {_REBUILDING}"
+            )
             return "leaving"
         if not noted["leaving"]["settled"]:
+            return "leaving"
+        self.why = await self._unread(f"{month} {noted['leaving']['since']}")
+        if self.why:
+            self.why = f"{month}: {self.why}"
             return "leaving"
         if self._archive is not None and "archived" not in noted:
             rows = await self._archive.write(month)
@@ -109,7 +137,7 @@ class RowsRetention:
             self.why = f"{month}: the archive no longer has what was written to it"
             return "archived"
         # Whatever came before "leaving" was noted is in by now, and nothing else can have come: once more, for sure.
-        self.why = why_not(await self._state(month))
+        self.why = await self._held() or why_not(await self._state(month))
         if self.why:
             return ""
         await self._analytics.command(
@@ -124,7 +152,7 @@ class RowsRetention:
         """Note months whose rows were dropped right before a crash."""
         rows = await self._analytics.query(
             "SELECT formatDateTime(month, '%Y-%m') AS month FROM bursar.usage_left GROUP BY month"
-            " HAVING countIf(step = 'left') = 0"
+            " HAVING countIf(step = 'left') = 0 AND maxIf(at, step = 'leaving') > maxIf(at, step = 'stays')"
         )
         for row in rows:
             month = row["month"]
@@ -134,12 +162,49 @@ class RowsRetention:
             if not found["rows"]:
                 await self._note(month, "left")
 
-    async def _oldest(self) -> str:
-        (row,) = await self._analytics.query(
-            f"SELECT if(count() = 0, '{NONE}', formatDateTime(min(started_at), '%Y-%m', 'UTC')) AS month"
-            f" FROM bursar.{TABLE}"
+    async def _held(self) -> str:
+        """Why no month may leave, whatever it is like."""
+        (row,) = await self._analytics.query(f"SELECT {_REBUILDING} AS rebuilding")
+        if row["rebuilding"]:
+            return "analytics are being rebuilt, or that was broken off: `bursar rebuild analytics` ends it"
+        return ""
+
+    async def _stay(self, month: str) -> None:
+        """Take back that a month leaves, but for this one."""
+        rows = await self._analytics.query(
+            "SELECT formatDateTime(month, '%Y-%m') AS month FROM bursar.usage_left GROUP BY month"
+            " HAVING countIf(step = 'left') = 0 AND maxIf(at, step = 'leaving') > maxIf(at, step = 'stays')"
         )
-        return str(row["month"])
+        for row in rows:
+            if row["month"] != month:
+                await self._note(row["month"], "stays")
+                log.info("requests stay after all", month=row["month"], why=self.why)
+
+    async def _unread(self, leaving: str) -> str:
+        """Who has not yet read what was in the log when nothing could come for the month any more; empty: all have."""
+        ends = self._ends.get(leaving)
+        if ends is None:
+            ends = {
+                (group, topic, partition): await self._event_log.end_offset(topic, partition)
+                for group, topic in _READERS
+                for partition in range(await self._event_log.partitions(topic))
+            }
+            self._ends = {leaving: ends}
+        for (group, topic, partition), end in ends.items():
+            position = await self._event_log.committed(group, topic, partition)
+            if position is None or position < end:
+                position = max(position or 0, await self._event_log.begin_offset(topic, partition))
+            if position < end:
+                return f"of {topic}, partition {partition}, {end - position} records are not in yet"
+        return ""
+
+    async def _oldest(self) -> tuple[str, int]:
+        """The oldest month that has requests, and when the newest request began (Unix ms)."""
+        (row,) = await self._analytics.query(
+            f"SELECT if(count() = 0, '{NONE}', formatDateTime(min(started_at), '%Y-%m', 'UTC')) AS month,"
+            f" toUnixTimestamp64Milli(max(started_at)) AS newest_ms FROM bursar.{TABLE}"
+        )
+        return str(row["month"]), int(row["newest_ms"])
 
     async def _state(self, month: str) -> MonthState:
         first = f"toDate('{month}-01')"
@@ -148,8 +213,13 @@ class RowsRetention:
     (SELECT count() FROM bursar.open_charges WHERE belongs_to_month = {first}) AS open_charges,
     (SELECT countIf(NOT complete) FROM bursar.usage_days_state
         WHERE day >= {first} AND day < addMonths({first}, 1)) AS days_open,
-    (SELECT count() FROM bursar.usage_days_state WHERE day >= {first} AND day < addMonths({first}, 1)) AS days""")
-        return MonthState(month, bool(row["stored"]), row["open_charges"], row["days_open"], row["days"])
+    (SELECT count() FROM bursar.usage_days_state WHERE day >= {first} AND day < addMonths({first}, 1)) AS days,
+    (SELECT countIf(form < {FORM}) FROM bursar.usage_hours_state
+        WHERE toDate(hour) >= {first} AND toDate(hour) < addMonths({first}, 1)
+            AND hour != toDateTime(0, 'UTC')) AS hours_old""")
+        return MonthState(
+            month, bool(row["stored"]), row["open_charges"], row["days_open"], row["days"], row["hours_old"]
+        )
 
     async def _note(self, month: str, step: str, rows: int = 0, archive: str = "") -> None:
         await self._analytics.insert_columns(
@@ -159,15 +229,27 @@ class RowsRetention:
             ([_first_day(month)], [step], [rows], [archive]),
         )
 
-    async def forget_log(self) -> None:
+    async def forget_log(self) -> str:
         """On one machine: delete usage events that the log has kept for long enough, as Kafka does by itself; never one
-        that is not in ClickHouse. Raises LogUnavailable."""
+        that is not in ClickHouse. Why it deletes none where the clock may be wrong. Raises LogUnavailable."""
         if not isinstance(self._event_log, SqliteEventLog):
-            return
+            return ""
         written = await self._event_log.committed(GROUP, USAGE_TOPIC, 0)
-        if written is not None:
-            before_ms = self._now_ms() - self._log_days * DAY_MS
+        if written is None:
+            return ""
+        begin = await self._event_log.begin_offset(USAGE_TOPIC, 0)
+        end = await self._event_log.end_offset(USAGE_TOPIC, 0)
+        last = await self._event_log.read(USAGE_TOPIC, 0, max(begin, end - 1), max_records=1)
+        if not last:
+            return ""
+        before_ms = self._now_ms() - self._log_days * DAY_MS
+        first = await self._event_log.read(USAGE_TOPIC, 0, begin, max_records=1)
+        if not first or first[0].appended_at_ms >= before_ms:
+            return ""
+        why = clock_ahead(self._now_ms(), last[0].appended_at_ms)
+        if not why:
             await forget_before(self._event_log, USAGE_TOPIC, before_ms, below=written, at_once=FORGET_AT_ONCE)
+        return f"log: {why}" if why else ""
 
 
 def check_retention(settings: Settings) -> None:
@@ -181,8 +263,12 @@ def _first_day(month: str) -> date:
 
 
 def _steps(month: str, settled_s: int) -> str:
-    return f"""SELECT step, max(at) + INTERVAL {settled_s} SECOND < now64(3) AS settled
-FROM bursar.usage_left WHERE month = toDate('{month}-01') GROUP BY step"""
+    """Steps since the last that took back others; an archive is of the leaving it was written for."""
+    return f"""SELECT step, max(at) + INTERVAL {settled_s} SECOND < now64(3) AS settled, toString(max(at)) AS since
+FROM bursar.usage_left
+WHERE month = toDate('{month}-01')
+    AND at > (SELECT maxIf(at, step = 'stays') FROM bursar.usage_left WHERE month = toDate('{month}-01'))
+GROUP BY step"""
 
 
 def keep_rows(

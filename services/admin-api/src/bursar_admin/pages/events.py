@@ -37,6 +37,8 @@ ENTITY_WORDS = {
     "virtual_key": "key", "price_book": "price book", "dead_letter": "dead letter", "config": "settings",
     "period_close": "closed month", "content_deletion": "deletion of content", "request": "cost of request",
 }  # fmt: skip
+HAPPENED = {("created", "period_close"): "Closed month", ("created", "content_deletion"): "Deleted content of"}
+"""What is said otherwise than as an action on a thing."""
 FIELD_WORDS = {
     "limit_nusd": "limit", "max_overshoot_nusd": "overshoot", "opening_nusd": "opening balance", "is_active": "active",
     "value": "value", "expires_at_s": "expires", "team_id": "team", "customer_id": "customer", "user_id": "person",
@@ -59,6 +61,11 @@ class Said:
     field: str
     before: str
     after: str
+
+
+def happened(action: str, entity: str) -> str:
+    """``Created key``."""
+    return HAPPENED.get((action, entity)) or f"{action.capitalize()} {ENTITY_WORDS.get(entity, words(entity))}"
 
 
 def field_words(path: str) -> str:
@@ -171,7 +178,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             "event": event,
             # A price book has no name but the hash of what it says.
             "name": short_name(event),
-            "word": ENTITY_WORDS.get(event["entity"], words(event["entity"])),
+            "happened": happened(event["action"], event["entity"]),
             "actor": ACTOR_WORDS.get(event["actor"], event["actor"]),
             "href": entity_href(view, event),
             "said": said[:SAID],
@@ -208,7 +215,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         said = line(view, event)
         correction = event["document"] if event["entity"] == REQUEST else None
         return frame.shell(
-            view, "events", "event.html", f"{event['action'].capitalize()} {said['word']} {said['name']}",
+            view, "events", "event.html", f"{said['happened']} {said['name']}",
             line=said, changes=told(view, event["changes"]), correction=correction,
             owners=[(word, owner_href(view, entity, owner), named(view, f"{entity}_id", owner))
             for word, entity, owner in owners_of(correction or {})], raw=json.dumps(raw, indent=2, ensure_ascii=False),

@@ -6,8 +6,10 @@ from typing import Any
 
 
 def charged(request_id: str) -> tuple[str, dict[str, Any]]:
-    """What one request was charged, without corrections; nothing for one that was refused, or is unknown."""
-    sql = """SELECT toUnixTimestamp64Milli(started_at) AS started_at_ms, outcome, cost_nusd, list_cost_nusd
+    """What one request was charged, without corrections, and whether its month is about to leave (or has left);
+    nothing for one that was refused, or is unknown."""
+    sql = """SELECT toUnixTimestamp64Milli(started_at) AS started_at_ms, outcome, cost_nusd, list_cost_nusd,
+    toDate(started_at) < (SELECT taken_from FROM bursar.usage_kept) AS leaving
 FROM bursar.usage_events FINAL
 WHERE request_id = {request:String} AND outcome != 'refused' AND provider != 'simulator' LIMIT 1"""
     return sql, {"request": request_id}

@@ -78,6 +78,8 @@ TOP_OF: Final[dict[str, str]] = {
 assert set(TOP_OF.values()) == set(TOPS)
 MAX_HAUNTS: Final = 2_000
 """Days of keys that are looked through for one page."""
+NO_TOP: Final = -1
+"""The highest value of requests none of which has a known one: no value is lower."""
 Haunt = tuple[str, str]
 """A day of a key: what the table of requests is ordered by."""
 
@@ -99,14 +101,15 @@ def nearest(
 ) -> tuple[list[Haunt], int] | None:
     """Of days found those that have the ``count`` requests of the highest values behind ``after``, and how far these
     reach: each of the last ``count`` days has one as high as the lowest of them, and no other day has a higher one.
-    Days with a value above ``after`` can have some below it. None: too many to be known."""
-    above = sum(after is not None and row["top"] > after[0] for row in found)
+    Days with a value above ``after`` can have some below it; of days with that very value it is not known on which side
+    of ``after`` theirs are. None: too many to be known."""
+    above = sum(after is not None and row["top"] >= after[0] for row in found)
     if len(found) >= MAX_HAUNTS and (
         len(found) <= above + count or found[above + count - 1]["top"] == found[-1]["top"]
     ):
         return None
     # With ties: of requests of one value those of the highest ids come first, wherever they are.
-    least = found[above + count - 1]["top"] if len(found) >= above + count else -1
+    least = found[above + count - 1]["top"] if len(found) >= above + count else NO_TOP
     return [(row["day"], row["of_key"]) for row in found if row["top"] >= least], least
 
 

@@ -151,6 +151,8 @@ class Hours:
     """Beginnings (Unix s) of UTC days that have requests and no complete sums of days."""
     hour_buildings: Mapping[int, int] = field(default_factory=dict)
     """Of complete hours that have cuts: Unix s to the building their rows in cuts bear."""
+    lacking: frozenset[int] = frozenset()
+    """Hours whose sums are of a former FORM and whose requests have left: their sums are all there is."""
     day_buildings: Mapping[int, int] = field(default_factory=dict)
     """Of days that are not open, likewise."""
     now_s: int | None = None
@@ -171,7 +173,8 @@ HOURS_QUERY: Final = """SELECT
     sipHash64(arraySort(groupArrayIf((hour_s, made), is_hour))) = argMaxIf(of_building, built, NOT is_hour) AS same,
     argMaxIf(made, built, NOT is_hour) AS generation,
     (SELECT count() FROM bursar.corrections) AS corrections,
-    toUnixTimestamp(now()) AS now_s
+    toUnixTimestamp(now()) AS now_s,
+    (SELECT toUnixTimestamp(toDateTime(kept_from, 'UTC')) FROM bursar.usage_kept) AS kept_from
 FROM
 (
     SELECT
@@ -202,6 +205,7 @@ def hours_of(rows: Iterable[Mapping[str, Any]]) -> Hours:
     listed = list(rows)
     unread: list[int] = []
     old: list[int] = []
+    lacking: list[int] = []
     open_days: list[int] = []
     hour_buildings: dict[int, int] = {}
     day_buildings: dict[int, int] = {}
@@ -221,7 +225,7 @@ def hours_of(rows: Iterable[Mapping[str, Any]]) -> Hours:
                 if not done:
                     unread.append(hour)
                 if form < FORM:
-                    old.append(hour)
+                    (lacking if row["day"] < row.get("kept_from", 0) else old).append(hour)
                 elif done:
                     hour_buildings[hour] = int(building)
         if row["same"] and formed >= 1 and all(row["complete"]):
@@ -234,6 +238,7 @@ def hours_of(rows: Iterable[Mapping[str, Any]]) -> Hours:
         corrected=corrected or not listed,
         old=frozenset(old),
         open_days=frozenset(open_days),
+        lacking=frozenset(lacking),
         hour_buildings=hour_buildings,
         day_buildings=day_buildings,
         now_s=min((row["now_s"] for row in listed), default=None),
@@ -295,7 +300,7 @@ def _buildings(
                 continue
             if hour in hours.hour_buildings:
                 found.append(hours.hour_buildings[hour])
-            elif hour in hours.old:
+            elif hour in hours.old or hour in hours.lacking:
                 return None
     return tuple(found) if len(found) <= MAX_BUILDINGS else None
 

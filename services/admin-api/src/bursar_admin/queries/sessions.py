@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bursar_admin.queries.criteria import Criteria
@@ -78,7 +78,9 @@ def sums_of(question: Question, sessions: Sequence[str]) -> Sql:
         question, ["session_id", *_LAST], MEASURES, also=["session_id IN {sessions:Array(String)}"], at="last"
     )
     sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
-    last = ", ".join(f"argMax(s.{name}, s.at) AS of_{name}" for name in _LAST)
+    # Of several at one moment the same is taken however they are read.
+    latest = ", ".join(("s.at", *(f"s.{name}" for name in _LAST)))
+    last = ", ".join(f"argMax(s.{name}, ({latest})) AS of_{name}" for name in _LAST)
     return (
         f"SELECT s.session_id AS session, {_PLACES} AS places, groupUniqArray(20)(s.virtual_key) AS keys, {last},"
         f" {sums}\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
@@ -121,10 +123,23 @@ def agents(criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequ
     inner, parameters = relation(Question(criteria, Plan((span,), corrected=False)), columns, (), early=early)
     return (
         f"SELECT s.session_id AS session, min(s.at_ms) AS first_ms, max(s.end_ms) AS last_ms,"
-        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models\n"
+        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models, count() AS seen\n"
         f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
         {**parameters, **own},
     )
+
+
+def requests_of(sums: Mapping[str, Any]) -> int:
+    """How many requests a session's sums are of."""
+    return int(sums["sum_requests"] + sums["sum_refused"])
+
+
+def with_agents(sums: dict[str, Any], looked_at: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A session's sums and what :func:`agents` found of it; None for each where not all of its requests are there any
+    more: a part of them would say something else."""
+    if looked_at is None or looked_at["seen"] < requests_of(sums):
+        return {**sums, "first_ms": None, "last_ms": None, "agents": None, "models": None}
+    return {**sums, **looked_at}
 
 
 def turns(

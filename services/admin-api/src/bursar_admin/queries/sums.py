@@ -21,6 +21,7 @@ from bursar_common.usage_sums import (
     PARTS,
     SHORT,
     SHORT_ANSWER_TOKENS,
+    TOPS,
     UNKNOWN_TOOLS,
 )
 
@@ -115,6 +116,8 @@ def relation(
 
 
 def _of_one(measure: str) -> str:
+    if measure in TOPS:
+        return TOPS[measure]
     return f"if({_part(measure)}, {_OF_ONE[PARTS[measure]]}, 0)" if measure in PARTS else _OF_ONE[measure]
 
 

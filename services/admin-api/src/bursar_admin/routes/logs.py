@@ -25,7 +25,6 @@ from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer, whole
 from bursar_admin.routes import Parameter, Route
 from bursar_admin.routes.usage_query import FILTERS, TIMEZONE, asked, choice, shown
-from bursar_admin.rows_kept import RowsKept
 from bursar_admin.spreadsheet import cell
 from bursar_admin.usage import UsageStore
 from bursar_admin.usage_answers import CorrectionMadeAnswer, LogAnswer, LogPageAnswer
@@ -60,7 +59,6 @@ class Logs:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.store: UsageStore = desk.usage
-        self.rows_kept = RowsKept(desk.analytics, desk.clock)
 
     def routes(self) -> list[Route]:
         return [
@@ -117,7 +115,7 @@ class Logs:
                 "looked_back_to": rfc3339(page.looked_to_ms) if page.looked_to_ms is not None else None,
                 "from": rfc3339(span.from_ms),
                 "to": rfc3339(span.until_ms),
-                "notice": await self.rows_kept.before(span.from_ms) or None,
+                "notice": await self.store.rows_kept.before(span.from_ms) or None,
             }
         )
 
@@ -150,7 +148,7 @@ class Logs:
         row = await self.store.one(request_id) if len(request_id) <= MAX_ID_CHARS else None
         if row is None:
             unknown = not_found("request", request_id[:MAX_ID_CHARS])
-            gone = await self.rows_kept.before(0)
+            gone = await self.store.rows_kept.before(0)
             raise Refusal(404, "not_found_error", f"{unknown} {gone}") if gone else unknown
         book = await self.desk.books.find(row["price_book_id"])
         content = await self.store.content(request_id)

@@ -60,6 +60,7 @@ class Sessions:
             Route(
                 "GET", PATH, self.listed, "list_sessions",
                 "Sessions with requests in the range under the filters; figures are of those requests. "
+                "first_at, last_at, duration_s, agent_count and models are null where requests are no longer kept. "
                 "With a period to compare to, sums over all sessions of both (summary, previous). "
                 "Default range: 7 days.", SessionPageAnswer, query=(*FILTERS, *PAGE), asks_analytics=True,
             ),
@@ -187,15 +188,15 @@ def sums_of(turns: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def session_summary(store: UsageStore, row: dict[str, Any]) -> dict[str, Any]:
-    """A session of a list."""
-    user_id = row["of_user_id"]
+    """A session of a list. What only its requests know is None where some of them have left."""
+    user_id, whole = row["of_user_id"], row["first_ms"] is not None
     return {
         "id": row["session"],
-        "first_at": rfc3339(row["first_ms"]),
-        "last_at": rfc3339(row["last_ms"]),
-        "duration_s": round((row["last_ms"] - row["first_ms"]) / 1000),
+        "first_at": rfc3339(row["first_ms"]) if whole else None,
+        "last_at": rfc3339(row["last_ms"]) if whole else None,
+        "duration_s": round((row["last_ms"] - row["first_ms"]) / 1000) if whole else None,
         "agent_count": row["agents"],
-        "models": sorted(model for model in row["models"] if model),
+        "models": sorted(model for model in row["models"] if model) if whole else None,
         "keys": sorted(row["keys"]),
         "user": store.name_of("user", user_id) if user_id else "",
         **{
