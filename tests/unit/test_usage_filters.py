@@ -301,7 +301,7 @@ def test_sums_of_a_former_form_are_read_where_requests_have_left() -> None:
     day = NOON_MS // DAY_MS * 86_400
     row = {
         "hours": [day], "complete": [1], "forms": [FORM - 1], "buildings": [7], "same": 1, "generation": 9,
-        "corrections": 0, "day": day,
+        "corrections": 0, "day": day, "now_s": day + 86_400,
     }  # fmt: skip
     noted = {**row, "day": 0, "hours": [0]}
     span = Span(day * 1000, day * 1000 + HOUR_MS)
