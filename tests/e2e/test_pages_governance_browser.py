@@ -455,7 +455,8 @@ def test_budgets_of_a_keys_providers_are_set_on_its_form_and_changed_on_budgets(
         expect(page.locator(".pill", has_text="observe")).to_be_visible()
         change.click()
         page.get_by_label("Enforcement").select_option("standard")
-        page.get_by_role("button", name="Save").click()
+        with page.expect_response(lambda answer: answer.request.method in ("PUT", "PATCH")):
+            page.get_by_role("button", name="Save").click()
         expect(page.locator(".pill", has_text="observe")).to_have_count(0)
         budget = world.api("GET", api)["virtual_key"]["provider_configs"][0]["budgets"][0]
         assert budget["max_limit"] == 99

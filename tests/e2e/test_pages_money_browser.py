@@ -133,7 +133,8 @@ def test_a_limit_says_whom_it_would_have_refused_and_observe_goes_there_and_back
                 page.get_by_label("Limit").fill("0.01")
                 expect(said).to_contain_text("Would have marked")
                 page.get_by_label("Limit").fill("77.5")
-            page.get_by_role("button", name="Save").click()
+            with page.expect_response(lambda answer: answer.request.method in ("PUT", "PATCH")):
+                page.get_by_role("button", name="Save").click()
             expect(line.locator(".pill", has_text="observe")).to_have_count(1 if enforcement == "observe" else 0)
             expect(line).to_contain_text("$77.50")
             (budget,) = world.api(f"/api/governance/teams/{team}")["team"]["budgets"]
