@@ -8,7 +8,7 @@ from bursar_aggregator import archive, stored_books
 from bursar_aggregator.archive_manifest import HOUR_MS
 from bursar_aggregator.archive_manifest import stretches as file_stretches
 from bursar_aggregator.leaving import MonthState, clock_ahead, is_due, rows_days, why_not
-from bursar_aggregator.left import parted
+from bursar_aggregator.left import Close, parted, was_counted
 from bursar_aggregator.rows import COLUMNS
 from bursar_common.finance import month_bounds_ms
 from bursar_common.settings import Settings, SettingsError
@@ -70,16 +70,37 @@ def test_a_month_stays_until_everything_shown_of_it_is_held_elsewhere(fields: di
     assert bool(why) == bool(said)
 
 
+def moment(month: str) -> int:
+    return month_bounds_ms(month)[0]
+
+
 def row(started_ms: int, offset: int, partition: int = 0) -> tuple[object, ...]:
     given = {"started_at": started_ms, "log_topic": "t", "log_partition": partition, "log_offset": offset}
     return tuple(given.get(name) for name in COLUMNS)
 
 
 def test_what_comes_too_late_is_set_aside_and_what_was_counted_is_passed_over() -> None:
-    counted = {("t", 0): 100}
-    young, replayed, unknown, other = row(50, 7), row(49, 99), row(49, 100), row(10, 1, partition=3)
-    assert parted([young, replayed, unknown, other], 50, counted) == ([young], [unknown, other])
-    assert parted([young], 0, {}) == ([young], [])
+    closes = [Close("2026-03", {("t", 0): 100}, stored=True)]
+    march, april = moment("2026-03"), moment("2026-04")
+    young, replayed, unknown, other = row(april, 7), row(march, 99), row(march, 100), row(march, 1, partition=3)
+    assert parted([young, replayed, unknown, other], april, closes) == ([young], [unknown, other])
+    assert parted([young], 0, []) == ([young], [])
+
+
+def test_what_is_booked_in_a_closed_month_that_is_not_stored_was_not_counted_for_sure() -> None:
+    """March has left; April did not come to its checksum, May did."""
+    closes = [
+        Close("2026-03", {("t", 0): 100}, stored=True),
+        Close("2026-04", {("t", 0): 200}, stored=False),
+        Close("2026-05", {("t", 0): 300, ("t", 1): 50}, stored=True),
+    ]
+    march = moment("2026-03")
+    known = {offset: was_counted(row(march, offset), closes) for offset in (99, 100, 199, 200, 299, 300)}
+    assert known == {99: True, 100: False, 199: False, 200: True, 299: True, 300: False}
+    # A partition that came later has nothing before it; what is booked before the first close was fixed by it.
+    assert was_counted(row(march, 49, partition=1), closes)
+    assert not was_counted(row(march, 50, partition=1), closes)
+    assert was_counted(row(moment("2025-01"), 99), closes)
 
 
 def test_files_are_of_a_day_or_of_as_many_hours_as_fit() -> None:

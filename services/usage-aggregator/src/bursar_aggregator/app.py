@@ -87,7 +87,7 @@ async def serve_one_machine(settings: Settings) -> int:
         if not stop.is_set():
             await set_tiering(analytics, settings)
             follow_people(analytics, event_log, stack)
-            follow_books(analytics, event_log, stack)
+            figures.books = follow_books(analytics, event_log, stack)
             sum_up_hours(analytics, stack)
             keep_rows(analytics, event_log, settings, SystemClock().now_ms, stack)
             content.start(stack, read_topic=True)

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from bursar_aggregator.governance_reading import GovernanceReading
-from bursar_aggregator.stored_books import store_books
+from bursar_aggregator.stored_books import StoredBooks, store_books
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.eventlog.port import EventLog, LogUnavailable
@@ -312,11 +312,11 @@ class BooksFollower:
         )
 
 
-def follow_books(analytics: Analytics, event_log: EventLog, stack: AsyncExitStack) -> None:
+def follow_books(analytics: Analytics, event_log: EventLog, stack: AsyncExitStack) -> StoredBooks:
     """Follow, and store closed months, until ``stack`` is left.
 
     The schema is applied and the log is connected; /readyz does not depend on it."""
     follower = BooksFollower(analytics, event_log)
     stack.push_async_callback(follower.close)
     follower.start()
-    store_books(analytics, follower.closes, stack)
+    return store_books(analytics, follower.closes, stack)

@@ -191,7 +191,7 @@ async def serve_faust(settings: Settings) -> int:
         probing = asyncio.ensure_future(probe.run())
         stack.callback(probing.cancel)
         follow_people(analytics, event_log, stack)
-        follow_books(analytics, event_log, stack)
+        figures.books = follow_books(analytics, event_log, stack)
         sum_up_hours(analytics, stack)
         keep_rows(analytics, event_log, settings, SystemClock().now_ms, stack)
         content.start(stack, read_topic=False)

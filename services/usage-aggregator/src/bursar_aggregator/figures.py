@@ -14,6 +14,7 @@ from bursar_aggregator import metrics
 from bursar_aggregator.content_job import ContentWriter
 from bursar_aggregator.health import Health
 from bursar_aggregator.log_worker import GROUP
+from bursar_aggregator.stored_books import StoredBooks
 from bursar_aggregator.writer import UsageWriter
 from bursar_common.clock import Clock
 from bursar_common.eventlog.port import EventLog
@@ -46,6 +47,8 @@ class Figures:
         self._looked_at_s = -KEPT_S
         self._lag: tuple[int, float] | None = None
         self._looking = asyncio.Lock()
+        self.books: StoredBooks | None = None
+        """Once it looks at closed months."""
         self.metrics = Metrics(SERVICE, version_of="bursar-aggregator")
         self.metrics.add(self._now)
         self.metrics.add_late(self._behind)
@@ -74,6 +77,7 @@ class Figures:
         yield one(metrics.WAITING, 1 if self._writer.why_waiting else 0)
         yield one(metrics.CONTENT_ROWS, self._content.rows)
         yield one(metrics.CONTENT_WAITING, 1 if self._content.why_waiting else 0)
+        yield one(metrics.BOOKS_DIFFER, self.books.differing if self.books is not None else 0)
 
     async def _behind(self) -> Iterable[Family]:
         async with self._looking:

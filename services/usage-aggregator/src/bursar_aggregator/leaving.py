@@ -30,7 +30,7 @@ class MonthState(msgspec.Struct, frozen=True):
     month: str
     """``2026-11``."""
     stored: bool
-    """Its books are stored, or those of a later month."""
+    """Its books are stored: those of the close that fixed it."""
     open_charges: int
     """Charges of its requests that are booked in a month whose books are not stored."""
     days_open: int

@@ -1,8 +1,8 @@
 """What comes for months whose requests have left.
 
-Such a row must not go in: its hour would be summed up anew, from that row alone. What the close of the last stored
-month knows was counted before (it is read again); whether anything else was cannot be known any more, as the requests
-it would be compared with are gone, so it is set aside for people to decide about.
+Such a row must not go in: its hour would be summed up anew, from that row alone. What is booked in a month whose books
+are stored was counted before (it is read again); whether anything else was cannot be known any more, as the requests it
+would be compared with are gone, so it is set aside for people to decide about.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from bursar_aggregator.arrivals import running_month_ms
 from bursar_aggregator.rows import COLUMNS
 from bursar_common.analytics import Analytics
+from bursar_common.finance import month_of_ms, next_month
 
 REASON: Final = "it came after the requests of its month had left, so whether it was counted cannot be known"
 
@@ -29,16 +32,36 @@ def place_of(row: Row) -> Place:
     return topic, partition, offset
 
 
-def parted(rows: Sequence[Row], taken_from_ms: int, counted: dict[tuple[str, int], int]) -> tuple[list[Row], list[Row]]:
-    """Rows to insert, and those to set aside. ``counted``: of each (topic, partition) the first offset that the last
-    stored month does not know. What is below it and too old is neither: it was counted."""
+class Close(msgspec.Struct, frozen=True):
+    """A closed month, as ``bursar.closed_months`` has it."""
+
+    month: str
+    """``2026-11``."""
+    bounds: dict[tuple[str, int], int]
+    """Of each (topic, partition): the first offset that came after it."""
+    stored: bool
+
+
+def was_counted(row: Row, closes: Sequence[Close]) -> bool:
+    """Whether the month the row is booked in has stored books: then it was there when they came to their checksum.
+    ``closes``: earliest first."""
+    topic, partition, offset = place_of(row)
+    if not any((topic, partition) in close.bounds for close in closes):
+        return False  # a partition that came after the last close
+    booked = month_of_ms(row[_STARTED])
+    for close in closes:
+        if offset >= close.bounds.get((topic, partition), 0):
+            booked = max(booked, next_month(close.month))
+    return next((close.stored for close in closes if close.month >= booked), False)
+
+
+def parted(rows: Sequence[Row], taken_from_ms: int, closes: Sequence[Close]) -> tuple[list[Row], list[Row]]:
+    """Rows to insert, and those to set aside. What is too old and was counted is neither."""
     taken, unknown = [], []
     for row in rows:
         if row[_STARTED] >= taken_from_ms:
             taken.append(row)
-            continue
-        topic, partition, offset = place_of(row)
-        if offset >= counted.get((topic, partition), 0):
+        elif not was_counted(row, closes):
             unknown.append(row)
     return taken, unknown
 
@@ -61,15 +84,22 @@ class LeftMonths:
         taken_from_ms = int(kept["taken_from_s"]) * 1000
         if all(row[_STARTED] >= taken_from_ms for row in rows):
             return rows, ()
-        closes = await self._analytics.query(
-            "SELECT log_topics, log_partitions, next_offsets FROM bursar.closed_months FINAL"
-            " WHERE month = (SELECT max(month) FROM bursar.booked_months)"
+        found = await self._analytics.query(
+            "SELECT formatDateTime(month, '%Y-%m') AS name, log_topics, log_partitions, next_offsets,"
+            " month IN (SELECT month FROM bursar.booked_months) AS stored"
+            " FROM bursar.closed_months FINAL ORDER BY month"
         )
-        counted = {
-            (topic, partition): offset
-            for close in closes
-            for topic, partition, offset in zip(
-                close["log_topics"], close["log_partitions"], close["next_offsets"], strict=True
+        closes = [
+            Close(
+                row["name"],
+                {
+                    (topic, partition): offset
+                    for topic, partition, offset in zip(
+                        row["log_topics"], row["log_partitions"], row["next_offsets"], strict=True
+                    )
+                },
+                bool(row["stored"]),
             )
-        }
-        return parted(rows, taken_from_ms, counted)
+            for row in found
+        ]
+        return parted(rows, taken_from_ms, closes)

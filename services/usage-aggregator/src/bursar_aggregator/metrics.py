@@ -49,6 +49,12 @@ CONTENT_WAITING = Metric(
     kind="gauge",
     help="1 while prompts and answers wait for ClickHouse or the log; nothing is lost meanwhile.",
 )
+BOOKS_DIFFER = Metric(
+    name="bursar_aggregator_closed_months_differing",
+    kind="gauge",
+    help="Closed months whose requests did not come to the checksum of their close when that was last looked at: they "
+    "are not stored. By every replica: take the max.",
+)
 
-METRICS = (RECORDS, ROWS, SET_ASIDE, WRITE, WAITING, LAG, LAG_SECONDS, CONTENT_ROWS, CONTENT_WAITING)
+METRICS = (RECORDS, ROWS, SET_ASIDE, WRITE, WAITING, LAG, LAG_SECONDS, CONTENT_ROWS, CONTENT_WAITING, BOOKS_DIFFER)
 """All of the aggregator's own, for the document."""

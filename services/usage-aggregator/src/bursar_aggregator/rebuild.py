@@ -71,7 +71,8 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     await analytics.command(_discarding("usage_hours_built", "hour", kept["first"]))
     await analytics.command(_discarding("usage_days_built", "day", kept["first"]))
     if kept["first"] == NOTHING_LEFT and not any(begins.values()):
-        await analytics.command("TRUNCATE TABLE bursar.booked_months")  # made again, and compared with the closes again
+        for table in ("booked_months", "booked_differences"):  # made again, and compared with the closes again
+            await analytics.command(f"TRUNCATE TABLE bursar.{table}")
     keep, part = FirstArrivals(analytics, time.time).keep, LeftMonths(analytics, time.time).part
     writer = UsageWriter(
         analytics, event_log, bury_poison=False, touch=HourNotes(analytics).touch, keep=keep, part=part

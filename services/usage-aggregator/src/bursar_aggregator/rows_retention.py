@@ -209,7 +209,8 @@ class RowsRetention:
     async def _state(self, month: str) -> MonthState:
         first = f"toDate('{month}-01')"
         (row,) = await self._analytics.query(f"""SELECT
-    (SELECT stored_to FROM bursar.booked_horizons) > {first} AS stored,
+    (SELECT count() FROM bursar.stored_closes
+        WHERE stored AND covers_from <= {first} AND month >= {first}) AS stored,
     (SELECT count() FROM bursar.open_charges WHERE belongs_to_month = {first}) AS open_charges,
     (SELECT countIf(NOT complete) FROM bursar.usage_days_state
         WHERE day >= {first} AND day < addMonths({first}, 1)) AS days_open,

@@ -3,7 +3,9 @@
 A month is stored some UTC days at a time under a number of its own (its generation), and counts from the moment
 ``bursar.booked_months`` names that generation: a crash before leaves rows that nobody reads. It is named only when the
 stored rows come to the checksum that the month was closed with, so whatever is missing, or still on its way (a database
-that is being filled again), is never taken for the month. Several replicas may do it at once: the last one counts.
+that is being filled again), is never taken for the month. Each month is stored by itself: one that does not come to its
+checksum is noted in ``bursar.booked_differences``, and keeps no other from being stored. Several replicas may do it at
+once: the last one counts.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any, Final
 
@@ -74,14 +77,20 @@ def stretches(month: str, rows_of_days: Mapping[int, int]) -> list[tuple[int, in
     return list(pairwise([*cuts, to_ms]))
 
 
-def next_to_store(closes: Mapping[str, PeriodClose], stored: Sequence[str]) -> PeriodClose | None:
-    """Months are stored in their order: each begins where the one before ends."""
-    last = max(stored, default="")
-    return min((close for close in closes.values() if close.name > last), key=lambda close: close.name, default=None)
+def to_store(closes: Mapping[str, PeriodClose], stored: Sequence[str]) -> list[tuple[PeriodClose, str]]:
+    """The closes that are not stored, earliest first, and the first month that each has fixed: what follows the close
+    before, whether that one is stored or not. Empty: everything before, there is none."""
+    found, first = [], ""
+    for month in sorted({*closes, *stored}):
+        if month in closes and month not in stored:
+            found.append((closes[month], first))
+        first = next_month(month)
+    return found
 
 
-def storing(month: str, generation: int, tiers: Sequence[int], from_ms: int, to_ms: int) -> str:
-    """The statement that stores what is booked up to the month, of requests admitted in ``[from_ms, to_ms)``.
+def storing(month: str, first: str, generation: int, tiers: Sequence[int], from_ms: int, to_ms: int) -> str:
+    """The statement that stores what is booked from ``first`` (empty: from the beginning) up to the month, of requests
+    admitted in ``[from_ms, to_ms)``.
 
     Requests of different price tiers are apart, as are those whose counts nobody knows, and corrections of different
     requests."""
@@ -99,7 +108,7 @@ SELECT toDate('{month}-01'), {generation}, {", ".join(_ALIKE)}, toDate(c.started
     sum(c.cost_nusd), sum(c.list_cost_nusd), min(c.started_at), max(c.started_at),
     argMax(c.request_id, (c.started_at, c.request_id))
 FROM bursar.open_charges AS c
-WHERE booked_month < toDate('{next_month(month)}-01')
+WHERE booked_month >= toDate('{first or "1970-01"}-01') AND booked_month < toDate('{next_month(month)}-01')
     AND started_at >= fromUnixTimestamp64Milli({from_ms}, 'UTC')
     AND started_at < fromUnixTimestamp64Milli({to_ms}, 'UTC')
 GROUP BY {", ".join(_ALIKE)}, of_day, of_request, if(charge_kind = 'correction', c.requests, 1),
@@ -185,27 +194,39 @@ class StoredBooks:
     async def look(self) -> list[str]:
         """Store what is closed and not stored; the months that were. Raises AnalyticsUnavailable, AnalyticsRefused."""
         done: list[str] = []
-        if not self._closes():
+        closes = self._closes()
+        if not closes:
             return done
-        while True:
-            rows = await self._analytics.query("SELECT toString(month) AS month FROM bursar.booked_months FINAL")
-            close = next_to_store(self._closes(), [row["month"][:7] for row in rows])
+        rows = await self._analytics.query("SELECT toString(month) AS month FROM bursar.booked_months FINAL")
+        missing = to_store(closes, [row["month"][:7] for row in rows])
+        names = {close.name for close, _ in missing}
+        self._differs = {month: again_s for month, again_s in self._differs.items() if month in names}
+        for close, first in missing:
             now_s = asyncio.get_running_loop().time()
-            if close is None or now_s < self._differs.get(close.name, 0.0):
-                return done
+            if now_s < self._differs.get(close.name, 0.0):
+                continue
             known = await self._analytics.query(
                 "SELECT month FROM bursar.closed_months FINAL WHERE month = toDate({month:String})",
                 {"month": f"{close.name}-01"},
             )
             if not known:
-                return done  # the follower is about to insert it
-            if not await self.store(close):
+                break  # the follower is about to insert it: until then later months begin before it
+            if await self.store(close, first):
+                self._differs.pop(close.name, None)
+                done.append(close.name)
+            else:
                 self._differs[close.name] = now_s + TRY_AGAIN_S
-                return done
-            done.append(close.name)
+        return done
 
-    async def store(self, close: PeriodClose) -> bool:
-        """Store one month; whether it came to its checksum. Raises AnalyticsUnavailable, AnalyticsRefused."""
+    @property
+    def differing(self) -> int:
+        """Closed months that did not come to their checksum when they were last tried."""
+        return len(self._differs)
+
+    async def store(self, close: PeriodClose, first: str = "") -> bool:
+        """Store one month, and what else its close fixed from ``first`` on; whether it came to its checksum.
+
+        Raises AnalyticsUnavailable, AnalyticsRefused."""
         month = close.name
         (row,) = await self._analytics.query("SELECT toUnixTimestamp64Milli(now64(3)) AS now_ms")
         now_ms = int(row["now_ms"])
@@ -217,13 +238,22 @@ class StoredBooks:
             {"from": f"{month}-01 00:00:00", "to": f"{next_month(month)}-01 00:00:00"},
         )
         for from_ms, to_ms in stretches(month, {int(day["day_s"]) * 1000: int(day["rows"]) for day in days}):
-            await self._analytics.command(storing(month, generation, close.tiers, from_ms, to_ms))
+            await self._analytics.command(storing(month, first, generation, close.tiers, from_ms, to_ms))
             await asyncio.sleep(REST_S)
         (made,) = await self._analytics.query(*what_is_stored(month, generation))
         if made["checksum"] != close.checksum:
             log.error(
                 "the month is read from its requests: they do not come to the checksum it was closed with",
                 month=month, charges=made["charges"], checksum=made["checksum"], closed_with=close.checksum,
+            )  # fmt: skip
+            await self._analytics.insert_columns(
+                "booked_differences",
+                ("month", "checksum", "closed_with", "charges", "tried_at"),
+                ("Date", "String", "String", "UInt64", "DateTime64(3, 'UTC')"),
+                (
+                    [date(int(month[:4]), int(month[5:]), 1)], [made["checksum"]], [close.checksum],
+                    [int(made["charges"])], [datetime.fromtimestamp(now_ms / 1000, UTC)],
+                ),
             )  # fmt: skip
             await self._clear(month, now_ms + 1)
             return False
