@@ -70,6 +70,11 @@ class Record:
         return round(output * 1000 / (latency - first))
 
     @property
+    def correctable(self) -> bool:
+        """Whether the REST API takes a correction of it: it was charged to somebody, and not by the simulator."""
+        return self.row["outcome"] != "refused" and not self.row.get("simulated")
+
+    @property
     def unpaid(self) -> bool:
         """Whether nobody paid us for it: the list price is shown as what it would have cost."""
         return self.row.get("billing") not in ("metered", None) or self.row.get("provider") == "simulator"

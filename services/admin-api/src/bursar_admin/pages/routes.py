@@ -6,6 +6,7 @@ from bursar_admin.desk import Desk
 from bursar_admin.pages import (
     allocations,
     budgets,
+    correcting,
     events,
     finding,
     governance,
@@ -24,6 +25,7 @@ from bursar_admin.routes import Route
 MODULES = (
     overview,
     logs,
+    correcting,
     sessions,
     insights,
     budgets,

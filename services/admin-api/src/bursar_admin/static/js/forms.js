@@ -27,8 +27,16 @@ function local(iso) {
 
 for (const field of document.querySelectorAll("input[data-moment]")) field.value = local(field.dataset.moment);
 
-/** What a field says: undefined leaves it out. data-type: text | number | boolean | list | time | json; data-empty="null"
-    clears where the field is empty. */
+/** Dollars as typed (`1,234.5`) in nano-dollars, to the last digit; null where it is no amount. */
+export function nanoDollars(text) {
+  const found = /^(-?)\$?(\d{1,9})(?:\.(\d{0,9}))?$/.exec(text.replaceAll(",", "").trim());
+  if (!found) return null;
+  const size = BigInt(found[2]) * 1_000_000_000n + BigInt((found[3] ?? "").padEnd(9, "0"));
+  return found[1] ? -size : size;
+}
+
+/** What a field says: undefined leaves it out. data-type: text | number | boolean | list | time | json | nusd (dollars,
+    said in nano-dollars, as the difference to data-now); data-empty="null" clears where the field is empty. */
 function valueOf(field) {
   const kind = field.dataset.type ?? "text";
   if (field.type === "checkbox") return field.checked;
@@ -39,6 +47,10 @@ function valueOf(field) {
   if (kind === "number") {
     const number = Number(text.replaceAll(",", ""));
     return Number.isFinite(number) ? number : text;
+  }
+  if (kind === "nusd") {
+    const amount = nanoDollars(text);
+    return amount === null ? text : Number(amount - BigInt(field.dataset.now));
   }
   if (kind === "boolean") return text === "true";
   if (kind === "time") {

@@ -1,0 +1,186 @@
+"""A request's cost corrected by its form, in a real Chromium: the arithmetic, the second look, the server's errors, and
+who did it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.harness.browser import WAIT_MS, open_tab
+from tests.harness.page_world import World, looked_at, running_world
+
+expect.set_options(timeout=WAIT_MS)
+pytestmark = pytest.mark.timeout(600)
+NUSD = 1_000_000_000
+REASON = "Credit note 4711: billed twice by the provider"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running_world(tmp_path_factory.mktemp("correct")) as found:
+        yield found
+
+
+def exact(figure: Locator) -> int:
+    """Nano-dollars, from the title."""
+    found = re.search(r"\(([-\d,]+) nano-dollars\)", figure.get_attribute("title") or "")
+    assert found is not None
+    return int(found[1].replace(",", ""))
+
+
+def dollars(nusd: int) -> str:
+    """Exactly, as a person types it."""
+    return f"{nusd // NUSD}.{nusd % NUSD:09d}"
+
+
+def dear(world: World, place: int) -> dict[str, Any]:
+    """A request that cost something, each test another one."""
+    asked = "outcome=completed&provider=anthropic&min_cost_usd=0.05&sort_by=cost&limit=10"
+    record: dict[str, Any] = world.api(f"/api/logs?{asked}")["logs"][place]
+    return record
+
+
+def opened(page: Page) -> Locator:
+    """The form in the request's panel."""
+    page.get_by_role("button", name="Correct the cost").click()
+    form = page.get_by_role("form", name="Correct the cost")
+    expect(form.get_by_label("What it should have cost")).to_be_focused()
+    return form
+
+
+def correct(form: Locator) -> None:
+    form.get_by_role("button", name="Correct the cost").click()
+
+
+def test_a_cost_is_corrected_and_the_panel_says_by_whom(world: World) -> None:
+    record = dear(world, 0)
+    now, after = record["cost_nusd"], record["cost_nusd"] // 2
+    charged = world.api(f"/api/logs/{record['id']}")["log"]["charged_to"]
+    with open_tab(world.browser, world.url, zone="UTC") as tab:
+        day = record["started_at"][:10]
+        page = tab.open(f"/logs?from={day}&to={day}&sort_by=cost&provider=anthropic&request={record['id']}")
+        form = opened(page)
+        expect(form).to_contain_text("Budgets keep what they were charged")
+        form.get_by_label("What it should have cost").fill(dollars(after))
+        sums = [cell.inner_text() for cell in form.locator(".arithmetic td.right").all()]
+        shown = [round(float(each.replace("$", "").replace(",", "")) * NUSD) for each in sums]
+        assert shown == [now, after - now, after]
+        form.get_by_label("Reason").fill(REASON)
+        looked_at(tab, "request-correct")
+        tab.look()
+        correct(form)
+        panel = page.get_by_role("complementary", name="Request")
+        section = panel.locator("section", has=page.get_by_role("heading", name="Corrected"))
+        # The panel comes again by itself once the correction shows, and so does the row.
+        expect(section).to_contain_text(REASON)
+        expect(section).to_contain_text("local")
+        assert [exact(cell) for cell in section.locator("td.right[title]").all()] == [now, after - now, after]
+        row = page.locator(f"tr[data-open='{record['id']}']").locator("[data-col=cost]")
+        expect(row.locator(".was")).to_be_visible()
+        assert (exact(row.locator(".num").first), exact(row.locator(".was"))) == (after, now)
+        known = world.api(f"/api/logs/{record['id']}")["log"]
+        assert (known["cost_nusd"], known["list_cost_nusd"]) == (after, record["list_cost_nusd"] + after - now)
+        assert [(each["actor"], each["reason"]) for each in known["corrections_made"]] == [("local", REASON)]
+        # Cost, not budgets.
+        assert known["charged_to"] == charged
+        # A second one, from a credit that leaves the list price: the arithmetic begins with what the first one left.
+        form = opened(page)
+        expect(form.locator(".arithmetic")).to_contain_text("corrected before")
+        form.get_by_label("What it should have cost").fill("0")
+        form.get_by_label("List cost").select_option("0")
+        form.get_by_label("Reason").fill("Credited whole")
+        correct(form)
+        expect(section).to_contain_text("Credited whole")
+        last = world.api(f"/api/logs/{record['id']}")["log"]
+        assert (last["cost_nusd"], last["list_cost_nusd"]) == (0, known["list_cost_nusd"])
+        tab.check()
+
+
+def test_the_servers_errors_stand_beside_their_fields(world: World) -> None:
+    record = dear(world, 1)
+    with open_tab(world.browser, world.url, zone="UTC") as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = opened(page)
+        tab.expected.append("status of 4")
+        correct(form)
+        cost, reason = (form.locator(f".problem[data-problem={name}]") for name in ("cost_nusd", "reason"))
+        expect(cost).not_to_be_empty()
+        expect(reason).not_to_be_empty()
+        expect(form.get_by_label("What it should have cost")).to_have_attribute("aria-invalid", "true")
+        form.get_by_label("Reason").fill("a reason")
+        expect(reason).to_be_empty()
+        for typed, said in (
+            ("a lot", "not an amount of dollars"),
+            (dollars(record["cost_nusd"]), "Changes nothing"),
+            ("-1", "less than nothing"),
+        ):
+            form.get_by_label("What it should have cost").fill(typed)
+            correct(form)
+            expect(cost).to_contain_text(said)
+        looked_at(tab)
+        tab.look()
+        # Cancelled: as it was, and nothing happened.
+        form.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("form", name="Correct the cost")).to_have_count(0)
+        assert world.api(f"/api/logs/{record['id']}")["log"]["corrections"] == 0
+        tab.check()
+
+
+def test_ten_times_as_much_is_asked_again(world: World) -> None:
+    record = dear(world, 2)
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = opened(page)
+        form.get_by_label("Reason").fill("The region's price")
+        amount, button = form.get_by_label("What it should have cost"), form.get_by_role("button", name="Correct the")
+        sure = form.get_by_role("checkbox")
+        amount.fill(dollars(10 * record["cost_nusd"]))
+        expect(sure).to_be_hidden()
+        expect(button).to_be_enabled()
+        amount.fill(dollars(25 * record["cost_nusd"]))
+        expect(form.get_by_text("25 times")).to_be_visible()
+        expect(button).to_be_disabled()
+        sure.check()
+        expect(button).to_be_enabled()
+        # Another amount is another question.
+        amount.fill(dollars(30 * record["cost_nusd"]))
+        expect(sure).not_to_be_checked()
+        expect(button).to_be_disabled()
+        sure.check()
+        looked_at(tab, "request-correct-sure")
+        tab.look()
+        correct(form)
+        expect(page.get_by_role("heading", name="Corrected")).to_be_visible()
+        assert world.api(f"/api/logs/{record['id']}")["log"]["cost_nusd"] == 30 * record["cost_nusd"]
+        tab.check()
+
+
+def test_one_that_somebody_else_corrected_meanwhile_is_looked_at_again(world: World) -> None:
+    record = dear(world, 3)
+    with open_tab(world.browser, world.url) as tab, open_tab(world.browser, world.url) as other:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = opened(page)
+        form.get_by_label("What it should have cost").fill("0.02")
+        form.get_by_label("Reason").fill("The later one")
+        theirs = opened(other.open(f"/logs?request={record['id']}"))
+        theirs.get_by_label("What it should have cost").fill("0.01")
+        theirs.get_by_label("Reason").fill("The first one")
+        correct(theirs)
+        expect(other.page.get_by_role("heading", name="Corrected")).to_be_visible()
+        correct(form)
+        expect(form).to_contain_text("corrected by somebody else meanwhile, and costs $0.01 now")
+        assert world.api(f"/api/logs/{record['id']}")["log"]["corrections"] == 1
+        tab.check()
+
+
+def test_what_was_never_charged_has_no_form(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        (record,) = world.api("/api/logs?limit=1&outcome=refused")["logs"]
+        page = tab.open(f"/logs?request={record['id']}")
+        expect(page.get_by_role("complementary", name="Request")).to_contain_text("Request id")
+        expect(page.get_by_role("button", name="Correct the cost")).to_have_count(0)
+        tab.check()
