@@ -13,6 +13,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Logs": {
         "logs": "Requests as they happen, under filters that stand in the address.",
         "request": "One request opened: tokens, prices and the arithmetic, the budgets it was charged to.",
+        "request-correct": "Correcting what it cost: the arithmetic, and the reason that the books keep.",
+        "request-correct-sure": "More than ten times as much is asked again.",
         "request-corrected": "A request whose cost was corrected.",
     },
     "Sessions": {
