@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,8 @@ from bursar_admin.analytics import Analytics
 from bursar_admin.queries import corrected_requests, logs
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span, day_of
+from bursar_admin.queries.sums import Sql
+from bursar_admin.recorded import RecordedRows
 
 MORE_CANDIDATES: Final = 4
 """Candidates beyond a page: for those another event of their request has overtaken."""
@@ -52,9 +54,11 @@ class Tops(Protocol):
 
 
 class Kept(Protocol):
-    """Since when requests are kept, Unix ms."""
+    """Since when requests are kept, and since when they are in ``bursar.usage_recent`` too, Unix ms."""
 
     async def from_ms(self) -> int: ...
+
+    async def recent_ms(self) -> int | None: ...
 
 
 class CorrectedPlaces:
@@ -91,6 +95,7 @@ class LogPages:
         self._tops = tops
         self._kept = kept
         self._corrected = CorrectedPlaces(analytics)
+        self._recorded = RecordedRows()
 
     async def page(
         self,
@@ -113,7 +118,8 @@ class LogPages:
         corrected: Mapping[str, logs.Haunt] = {}
         if sort_by in logs.AMOUNTS or wanted.by_amounts:
             corrected = await self._corrected.all()
-        finder = _Finder(self, wanted, sort_by, descending, count, corrected)
+        recent_ms = await self._kept.recent_ms()
+        finder = _Finder(self, wanted, sort_by, descending, count, corrected, recent_ms)
         if sort_by != "started_at":
             await finder.look(span, after)
             return Page(finder.found[:count])
@@ -178,10 +184,12 @@ class _Finder:
         descending: bool,
         count: int,
         corrected: Mapping[str, logs.Haunt],
+        recent_ms: int | None,
     ) -> None:
-        self._analytics, self._tops = pages._analytics, pages._tops
+        self._analytics, self._tops, self._recorded = pages._analytics, pages._tops, pages._recorded
         self._wanted, self._sort_by, self._descending, self._count = wanted, sort_by, descending, count
         self._corrected = corrected
+        self._recent_ms = recent_ms
         self.found: list[Row] = []
 
     async def look(self, stretch: Span, after: Place | None) -> Place | None:
@@ -211,7 +219,14 @@ class _Finder:
             if day_of(stretch.from_ms) <= haunt[0] <= day_of(stretch.to_ms - 1)
         }
         question = logs.candidates(
-            self._wanted, stretch, self._sort_by, descending=self._descending, after=after, count=asked, only=only
+            self._wanted,
+            stretch,
+            self._sort_by,
+            descending=self._descending,
+            after=after,
+            count=asked,
+            only=only,
+            recent_ms=self._recent_ms,
         )
         if not among:
             plain = await self._analytics.rows(*question)
@@ -258,8 +273,7 @@ class _Finder:
         return (max if self._descending else min)(places, default=None)
 
     async def _rows_at(self, places: Sequence[Row]) -> list[Row]:
-        rows = await self._analytics.rows(*logs.rows_at(places, self._wanted, self._sort_by, self._corrected))
-        by_id = {row["request_id"]: row for row in rows}
+        by_id = await self._standing(places)
         ordered: list[Row] = []
         for place in places:
             row = by_id.get(place["request_id"])
@@ -267,3 +281,22 @@ class _Finder:
             if row is not None and row["sort_value"] == place["sort_value"]:
                 ordered.append(by_id.pop(place["request_id"]))
         return ordered
+
+    async def _standing(self, places: Sequence[Row]) -> dict[str, Row]:
+        """The events at the places that stand and match, as they are shown, by id."""
+        corrected = [place for place in places if place["request_id"] in self._corrected]
+        plain = [place for place in places if place["request_id"] not in self._corrected]
+        kept = {place["request_id"]: self._recorded.at(place) for place in plain}
+        unread = [place for place in plain if kept[place["request_id"]] is None]
+        shown, events, corrections = await asyncio.gather(
+            self._ask(corrected, lambda: logs.corrected_rows_at(corrected, self._wanted, self._sort_by)),
+            self._ask(unread, lambda: logs.rows_at(unread, self._wanted, self._sort_by)),
+            self._ask(plain, lambda: logs.corrections_of([place["request_id"] for place in plain])),
+        )
+        for row in events:
+            self._recorded.keep(row)
+        standing = logs.standing([*events, *(row for row in kept.values() if row is not None)], corrections)
+        return standing | {row["request_id"]: row for row in shown}
+
+    async def _ask(self, places: Sequence[Row], question: Callable[[], Sql]) -> list[Row]:
+        return await self._analytics.rows(*question()) if places else []

@@ -1,4 +1,5 @@
-"""From when on requests are kept: what is older has left ClickHouse, and only sums and books know of it."""
+"""From when on requests are kept: what is older has left ClickHouse, and only sums and books know of it. And from when
+on they stand in ``bursar.usage_recent`` as well."""
 
 from __future__ import annotations
 
@@ -6,12 +7,18 @@ from typing import Any, Final, Protocol
 
 from bursar_admin.errors import Refusal
 from bursar_common.clock import Clock, rfc3339
+from bursar_common.usage_sums import RECENT_MS
 
 ASK_AGAIN_S: Final = 60.0
 """Seconds that an answer serves for: months leave once a month."""
+SCHEMA_OF_RECENT: Final = 18
+"""The schema file that fills ``bursar.usage_recent``; until it is applied, which may take minutes, requests are missing
+there."""
 QUESTION: Final = (
-    "SELECT toUnixTimestamp(toDateTime(kept_from, 'UTC')) AS kept_from_s, archive FROM bursar.usage_kept",
-    dict[str, Any](),
+    "SELECT toUnixTimestamp(toDateTime(kept_from, 'UTC')) AS kept_from_s, archive, toUnixTimestamp(now()) AS now_s,"
+    " (SELECT count() FROM bursar.schema_migrations WHERE version = {schema:UInt32}) AS has_recent"
+    " FROM bursar.usage_kept",
+    {"schema": SCHEMA_OF_RECENT},
 )
 
 
@@ -35,6 +42,7 @@ class RowsKept:
         self._asked_at_s: float | None = None
         self._from_ms = 0
         self._said = ""
+        self._recent: tuple[int, float] | None = None
 
     async def before(self, moment_ms: int) -> str:
         """The sentence where requests of before ``moment_ms`` are asked for and have left; empty where not, and while
@@ -48,6 +56,15 @@ class RowsKept:
         await self._known()
         return self._from_ms
 
+    async def recent_ms(self) -> int | None:
+        """Since when requests are in ``bursar.usage_recent`` too, by ClickHouse's clock, Unix ms; None: they are not.
+        Up to ASK_AGAIN_S wrong where that clock was put right, for which the table has a day more."""
+        await self._known()
+        if self._recent is None:
+            return None
+        now_s, at_s = self._recent
+        return now_s * 1000 + round((self._clock.monotonic_s() - at_s) * 1000) - RECENT_MS
+
     async def _known(self) -> bool:
         now_s = self._clock.monotonic_s()
         if self._asked_at_s is None or now_s - self._asked_at_s >= ASK_AGAIN_S:
@@ -58,4 +75,6 @@ class RowsKept:
             self._from_ms = int(rows[0]["kept_from_s"]) * 1000 if rows else 0
             self._said = sentence(self._from_ms, rows[0]["archive"] if rows else "")
             self._asked_at_s = now_s
+            has_recent = bool(rows) and rows[0].get("has_recent")
+            self._recent = (int(rows[0]["now_s"]), now_s) if has_recent else None
         return True

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bursar_admin.queries.filters import Filters
 from bursar_common.events import Usage
+from bursar_common.usage_sums import RECENT_COLUMNS
 
 MATCHED: Final[Mapping[str, tuple[str, ...]]] = {
     "provider": ("provider",),
@@ -54,6 +55,8 @@ BOUNDED: Final[tuple[tuple[str, str, Callable[[Usage], int | None]], ...]] = (
 """What ``min_…`` and ``max_…`` bound: as an expression over columns, and of an event."""
 CORRECTED: Final = ("cost_usd", "tokens")
 """Those of them that corrections change."""
+_RECENT: Final = frozenset(RECENT_COLUMNS)
+assert {*TOKENS, "cost_nusd", "latency_ms"} <= _RECENT
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{32}|(req|msg)_[0-9A-Za-z_]{4,}")
 
 
@@ -80,6 +83,16 @@ class Criteria:
             and filters.text is None
             and all(name in SUMMED_BY_HOUR or not getattr(filters, name) for name in MATCHED)
             and all(getattr(filters, f"{end}_{what}") is None for what, _, _ in BOUNDED for end in ("min", "max"))
+        )
+
+    @property
+    def in_recent(self) -> bool:
+        """Whether ``bursar.usage_recent`` has all the columns that the filters look at."""
+        filters = self.filters
+        return (
+            not filters.tag
+            and filters.text is None
+            and all(set(columns) <= _RECENT for name, columns in MATCHED.items() if getattr(filters, name))
         )
 
     @property

@@ -11,13 +11,13 @@ at its recorded amount such a request drops out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
 
 from bursar_admin.queries.criteria import TOKENS, Criteria
-from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span
+from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, RECENT, Span
 from bursar_admin.queries.sums import Question, Sql, relation
 from bursar_common.usage_sums import TOPS
 
@@ -52,6 +52,9 @@ _FURTHER: Final = (
     "attempts", "client_version", "device_id", "held_nusd", "bound_nusd", "charged_to", "text_bytes", "charged_n",
     "charged_t", "charged_tokens", "charged_r", "rank", "event_id", "log_topic", "log_partition", "log_offset",
 )  # fmt: skip
+EVENTS: Final = "bursar.usage_events"
+RECORDED: Final = 2
+"""The highest rank: an event of it stands, and what it says never changes."""
 WINDOWS_MS: Final = (2 * HOUR_MS, 22 * HOUR_MS, 7 * DAY_MS, 30 * DAY_MS, 180 * DAY_MS)
 """Sizes of the stretches of time in which a page by time is looked for, one after the other."""
 
@@ -125,31 +128,83 @@ def candidates(
     after: tuple[int, str] | None,
     count: int,
     only: tuple[Sequence[Haunt], Sequence[Span], int] | None = None,
-) -> tuple[str, dict[str, Any]]:
-    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows. ``only``: in these days of
-    keys, and in these stretches of time, with values from here on.
+    recent_ms: int | None = None,
+) -> Sql:
+    """Places (``sort_value``, ``request_id``) behind ``after``, with what finds their rows, and the event's ``rank``.
+    ``only``: in these days of keys, and in these stretches of time, with values from here on. ``recent_ms``: from when
+    on requests may be looked for in ``bursar.usage_recent``, where an hour is a few granules.
 
     First only how far the value reaches, from its column alone; everything else is read where it is in reach."""
+    if recent_ms is not None and not criteria.in_recent:
+        recent_ms = None
+    if only is None:
+        recent = recent_ms is not None and span.from_ms >= recent_ms
+        return _candidates(criteria, span, sort_by, descending, after, count, RECENT if recent else EVENTS)
+    days_of_keys, stretches, least = only
+    new = [each for each in stretches if recent_ms is not None and each.from_ms >= recent_ms]
+    old = [each for each in stretches if each not in new]
+    texts: list[str] = []
+    parameters: dict[str, Any] = {}
+    if days_of_keys or old or not new:
+        places, own = _among(days_of_keys, old)
+        text, more = _candidates(criteria, span, sort_by, descending, after, count, EVENTS, places, least)
+        texts.append(text)
+        parameters |= own | more
+    if new:
+        places, own = _stretches(new, "new")
+        text, more = _candidates(criteria, span, sort_by, descending, after, count, RECENT, places, least)
+        texts.append(text)
+        parameters |= own | more
+    if len(texts) == 1:
+        return texts[0], parameters
+    direction = "DESC" if descending else "ASC"
+    union = "\n)\nUNION ALL\nSELECT * FROM\n(\n".join(texts)
+    return (
+        f"SELECT * FROM\n(\nSELECT * FROM\n(\n{union}\n)\n)\n"
+        f"ORDER BY sort_value {direction}, request_id {direction} LIMIT {{count:UInt32}}",
+        parameters,
+    )
+
+
+def _among(days_of_keys: Sequence[Haunt], stretches: Sequence[Span]) -> Sql:
+    """The condition for days of keys, and for stretches of time."""
+    places = (
+        "(toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
+        " (SELECT arrayJoin(arrayZip({haunt_days:Array(String)}, {haunt_keys:Array(String)})) AS place))"
+    )
+    text, parameters = _stretches(stretches, "only")
+    parameters |= {"haunt_days": [day for day, _ in days_of_keys], "haunt_keys": [key for _, key in days_of_keys]}
+    return f"({places} OR {text})" if stretches else places, parameters
+
+
+def _stretches(stretches: Sequence[Span], name: str) -> Sql:
+    texts: list[str] = []
+    parameters: dict[str, Any] = {}
+    for number, stretch in enumerate(stretches):
+        text, own = stretch.recent_sql(f"{name}{number}") if name == "new" else stretch.sql(f"{name}{number}")
+        texts.append(f"({text})")
+        parameters |= own
+    return f"({' OR '.join(texts)})", parameters
+
+
+def _candidates(
+    criteria: Criteria,
+    span: Span,
+    sort_by: str,
+    descending: bool,
+    after: tuple[int, str] | None,
+    count: int,
+    table: str,
+    places: str = "",
+    least: int | None = None,
+) -> Sql:
+    """Places as of :func:`candidates` in one table; ``places``: a further condition, for values from ``least`` on."""
     value, sign, direction = SORTS[sort_by], "<" if descending else ">", "DESC" if descending else "ASC"
     # What is in reach lies on this side of the furthest value: the other one than what comes after a place.
     back = ">" if descending else "<"
-    within, parameters = span.sql("range")
-    if only is not None:
-        days_of_keys, stretches, least = only
-        parameters["least"] = least
-        alternatives = [
-            "(toDate(started_at), virtual_key_id) IN (SELECT toDate(place.1), place.2 FROM"
-            " (SELECT arrayJoin(arrayZip({haunt_days:Array(String)}, {haunt_keys:Array(String)})) AS place))"
-        ]
-        parameters |= {
-            "haunt_days": [day for day, _ in days_of_keys],
-            "haunt_keys": [key for _, key in days_of_keys],
-        }
-        for number, stretch in enumerate(stretches):
-            text, moments = stretch.sql(f"only{number}")
-            alternatives.append(f"({text})")
-            parameters |= moments
-        within += f" AND ({' OR '.join(alternatives)})"
+    within, parameters = span.recent_sql("within") if table == RECENT else span.sql("range")
+    if places:
+        within += f" AND {places}"
     conditions, own = criteria.sql("f_", within)
     beyond, exact = list(conditions), list(conditions)
     # Where nothing is found nothing is in reach.
@@ -165,14 +220,15 @@ def candidates(
         own |= {"after_value": after[0], "after_id": after[1]}
     reach = f"""SELECT if(count() = 0, {nothing}, {"min" if descending else "max"}(reached)) FROM
 (
-    SELECT {value} AS reached FROM bursar.usage_events
+    SELECT {value} AS reached FROM {table}
     WHERE {" AND ".join([within, *beyond])}
     ORDER BY reached {direction} LIMIT {{count:UInt32}}
 )"""
-    if only is not None:
+    if least is not None:
         reach = "SELECT {least:Int64}"
-    text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day
-FROM bursar.usage_events
+        parameters["least"] = least
+    text = f"""SELECT {value} AS sort_value, request_id, virtual_key_id, toString(toDate(started_at)) AS day, rank
+FROM {table}
 PREWHERE {" AND ".join([f"{value} {back}= ({reach})", within, *exact])}
 ORDER BY sort_value {direction}, request_id {direction}
 LIMIT {{count:UInt32}}"""
@@ -237,14 +293,61 @@ def _shown(source: str) -> str:
     )
 
 
-def rows_at(
-    places: Sequence[dict[str, Any]],
-    criteria: Criteria,
-    sort_by: str,
-    corrected: Collection[str] = (),
-) -> Sql:
-    """The rows of candidates that still match, corrections added; in no order. ``corrected``: requests that are sorted
-    and filtered by what corrections made of their amounts."""
+def rows_at(places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str) -> Sql:
+    """The rows of candidates, of each of their events, without corrections; in no order. ``matches``: whether it passes
+    the filters, which counts for the event that stands (:func:`standing`).
+
+    One level, and nothing joined: planning this took a third of its time."""
+    ids = [place["request_id"] for place in places]
+    conditions, parameters = criteria.sql("f_", _AT_PLACES)
+    parameters |= _places(ids, [(place["day"], place["virtual_key_id"]) for place in places])
+    columns = [
+        *_LISTED,
+        *(f"toInt64({name}) AS {name}" for name in _COUNTS),
+        *_COSTS,
+        "toUnixTimestamp64Milli(started_at) AS started_at_ms",
+        "toUnixTimestamp64Milli(ended_at) AS ended_at_ms",
+        f"{SORTS[sort_by]} AS sort_value",
+        "rank",
+        f"ifNull({' AND '.join(conditions)}, 0) AS matches" if conditions else "1 AS matches",
+    ]
+    return f"SELECT {', '.join(columns)}\nFROM bursar.usage_events PREWHERE {_AT_PLACES}", parameters
+
+
+def corrections_of(request_ids: Sequence[str]) -> Sql:
+    """What corrections add to requests, of those that have any."""
+    sums = ", ".join(f"sum({name}) AS {name}" for name in (*_COUNTS, *_COSTS))
+    return (
+        f"SELECT request_id, count() AS corrections, {sums}\n"
+        "FROM bursar.corrections FINAL WHERE request_id IN {ids:Array(String)} GROUP BY request_id",
+        {"ids": list(request_ids)},
+    )
+
+
+def standing(events: Iterable[dict[str, Any]], corrections: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of rows that :func:`rows_at` found, those that stand and match, with their corrections, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in events:
+        there = found.get(row["request_id"])
+        if there is None or row["rank"] > there["rank"]:
+            found[row["request_id"]] = row
+    found = {request_id: row for request_id, row in found.items() if row["matches"]}
+    for row in found.values():
+        row["corrections"], row["corrected_nusd"] = 0, 0
+    for added in corrections:
+        row_added_to = found.get(added["request_id"])
+        if row_added_to is None:
+            continue
+        row_added_to["corrections"], row_added_to["corrected_nusd"] = added["corrections"], added["cost_nusd"]
+        for name in (*_COUNTS, *_COSTS):
+            if row_added_to[name] is not None:
+                row_added_to[name] += added[name]
+    return found
+
+
+def corrected_rows_at(places: Sequence[dict[str, Any]], criteria: Criteria, sort_by: str) -> Sql:
+    """The rows of candidates that still match, in no order: of requests that are sorted and filtered by what
+    corrections made of their amounts."""
     ids = [place["request_id"] for place in places]
     conditions, parameters = criteria.sql("f_", _AT_PLACES)
     parameters |= _places(ids, [(place["day"], place["virtual_key_id"]) for place in places])
@@ -254,15 +357,10 @@ def rows_at(
         f"SELECT {', '.join(columns)} FROM bursar.usage_events PREWHERE {_AT_PLACES}"
         " ORDER BY rank DESC LIMIT 1 BY request_id"
     )
-    left = "request_id IN {ids:Array(String)}"
-    here = [each for each in dict.fromkeys(ids) if each in corrected]
-    if here:
-        source = _shown(source)
-        left += " AND request_id NOT IN {corrected:Array(String)}"
-        parameters["corrected"] = here
+    parameters["corrected"] = ids
     where = " AND ".join(conditions or ["1"])
-    source = f"SELECT *, {SORTS[sort_by]} AS sort_value FROM ({source}) WHERE {where}"
-    return _rows(source, left, added=bool(here)), parameters
+    source = f"SELECT *, {SORTS[sort_by]} AS sort_value FROM ({_shown(source)}) WHERE {where}"
+    return _rows(source, "0", added=True), parameters
 
 
 def row_of(request_id: str) -> tuple[str, dict[str, Any]]:
