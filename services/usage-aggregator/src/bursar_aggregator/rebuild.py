@@ -65,7 +65,7 @@ async def rebuild(analytics: Analytics, event_log: EventLog, *, topic: str = USA
     await analytics.command(_emptying(begins, kept["first"]))
     await analytics.command(recent.EMPTYING)
     for statement in recent.filling():
-        await analytics.command(statement)
+        await recent.run(analytics, statement)
     # Sums of what was emptied count no more: hours are read request by request until they are summed up again. Those of
     # months whose requests have left stay: they are all there is.
     await analytics.command(_discarding("usage_hours_built", "hour", kept["first"]))
