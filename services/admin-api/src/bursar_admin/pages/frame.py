@@ -56,6 +56,8 @@ MAX_COLOURED = 500
 """Owners of one level that a page tells its charts the colours of; those of others are made of their names."""
 CARRIED = ("range", "from", "to", "compare", *(name for name, _, _ in SCOPES))
 """Parameters that stay when the page changes."""
+SORTED = "sorted"
+"""How tables that are on a page whole are sorted (js/sorting.js)."""
 FRAGMENTS = "/fragments/"
 FILTERS = frozenset(FILTER_NAMES) - {"from", "to"}
 THEME_COOKIE, ZONE_COOKIE = "bursar_theme", "bursar_tz"

@@ -17,7 +17,7 @@ from bursar_admin.desk import Desk
 from bursar_admin.errors import bad_field, not_found
 from bursar_admin.pages.api import everything
 from bursar_admin.pages.budgets import Line, lines_of, whole_number
-from bursar_admin.pages.frame import CARRIED, Frame, View
+from bursar_admin.pages.frame import CARRIED, SORTED, Frame, View
 from bursar_admin.projection import provider_key
 from bursar_admin.routes import Route
 from bursar_common.finance import ALLOCATION
@@ -182,7 +182,7 @@ def totals_of(view: View) -> dict[str, tuple[str, int]]:
 
 def checked_query(view: View, *names: str) -> None:
     """Raises Refusal (400) for a parameter that nobody reads: an address must not promise more than it does."""
-    allowed = {*CARRIED, *names}
+    allowed = {*CARRIED, SORTED, *names}
     for name in view.query:
         if name not in allowed:
             raise bad_field(name[:100], "is not a parameter of this page", None, sorted(allowed))

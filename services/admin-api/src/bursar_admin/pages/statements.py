@@ -122,7 +122,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         closes = answer["closes"]
         return frame.shell(
             view, ACTIVE, "finance_closes.html", "Closed months", tabs=tabs(view), columns=CLOSES,
-            closes=in_close_order(closes, view), actors=ACTOR_WORDS, next=answer["next_month"],
+            closes=in_close_order(closes, view), actors=ACTOR_WORDS, next=answer["next_month"], notice=answer["notice"],
             running=month_of_ms(desk.clock.now_ms()), last=max((close["month"] for close in closes), default=""),
         )  # fmt: skip
 

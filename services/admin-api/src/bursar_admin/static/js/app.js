@@ -1,5 +1,6 @@
 // What every page does: theme, menus, copying, search, times.
 import "./csv.js";
+import "./sorting.js";
 import { writeTimes } from "./times.js";
 
 const YEAR_S = 31_536_000;

@@ -239,7 +239,7 @@ async function load(element) {
   const said = element.querySelector("[data-said]");
   try {
     const asked = element.dataset.chart;
-    const answer = await fetch(asked, { headers: { accept: "application/json" } });
+    const answer = await fetch(asked, { headers: { accept: "application/json", "cache-control": "max-age=1" } });
     const content = await answer.json();
     if (!answer.ok) throw new Error(content.error?.message ?? `The API answered ${answer.status}.`);
     kept.data = read(content, asked);

@@ -7,7 +7,8 @@ function dollars(nusd) {
   return `${sign}${digits.slice(0, -NUSD_DIGITS)}.${digits.slice(-NUSD_DIGITS)}`;
 }
 
-function value(cell) {
+/** What a cell says, to the last digit. */
+export function value(cell) {
   const moment = cell.querySelector("time[datetime]");
   if (moment) return moment.dateTime;
   const figure = cell.querySelector(".num[title]");
