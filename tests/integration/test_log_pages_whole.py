@@ -20,6 +20,7 @@ from bursar_admin.queries.filters import Filters
 from bursar_admin.queries.logs import SORTS, TOP_OF
 from bursar_admin.queries.ranges import HOUR_MS, Span
 from bursar_admin.usage import UsageStore
+from bursar_aggregator.decode import UsageEvent, decode
 from bursar_common.eventlog.port import LogRecord
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import Usage
@@ -162,6 +163,88 @@ async def test_all_pages_together_are_the_plain_order(tmp_path: Path, seed: int)
                 assert [(row["sort_value"], row["request_id"]) for row in found] == expected, (
                     seed, sort_by, descending, limit, least,
                 )  # fmt: skip
+
+
+async def test_pages_of_the_last_two_days_are_the_plain_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their places come from the table by hour, those of older requests from the other one, and both in one page."""
+    chance = random.Random(7)
+    async with empty(tmp_path) as (world, questions):
+        await world.analytics.command("SYSTEM STOP MERGES bursar.usage_recent")
+        ((_, now_ms),) = [row.popitem() for row in await questions.rows("SELECT toUnixTimestamp(now()) * 1000 AS n")]
+        truth: dict[str, Usage] = {}
+        for number in range(36):
+            at_ms = now_ms - chance.choice((1, 2, 3, 30, 46, 49, 70)) * HOUR_MS - chance.randrange(900_000)
+            digits = f"{at_ms:012x}"
+            name = f"{digits[:8]}-{digits[8:]}-7000-8000-{number:012d}"
+            truth[name] = replace(some_request(chance, number), request_id=name, started_at_ms=at_ms)
+        overtaken = [
+            replace(each, outcome="expired", cost_nusd=8_000, latency_ms=None, **dict.fromkeys(COUNTS, 300))
+            for each in list(truth.values())[::3]
+        ]
+        records = [
+            LogRecord(record.topic, 0, offset, record.key, record.value)
+            for offset, record in enumerate(map(usage_record, (*overtaken, *truth.values())))
+        ]
+        await world.writer.write(records)
+        await world.sum_up()
+        asked: list[str] = []
+        real = questions.rows
+
+        async def rows(sql: str, *further: Any) -> list[dict[str, Any]]:
+            asked.append(sql)
+            return await real(sql, *further)
+
+        monkeypatch.setattr(questions, "rows", rows)
+        shown = {
+            name: {field: getattr(each, field) for field in (*COUNTS, "cost_nusd", "list_cost_nusd", *TIMES)}
+            | {"started_at_ms": each.started_at_ms}
+            for name, each in truth.items()
+        }
+        span = Span(now_ms - 5 * DAY_MS, now_ms + HOUR_MS)
+        store = store_of(questions)
+        for step in ("summed up", "late", "corrected"):
+            if step == "late":
+                # As after a crash: hours are open again, some of which are recent.
+                newest = [each for each in records if read(each).started_at_ms > now_ms - 3 * HOUR_MS]
+                hours = [(read(each).started_at_ms // HOUR_MS * 3600,) for each in newest]
+                await world.insert("usage_hours_touched", (("hour", "DateTime('UTC')"),), *hours)
+                await world.writer.write(newest)
+            if step == "corrected":
+                for offset, name in enumerate(chance.sample(sorted(truth), 5)):
+                    when = datetime(2026, 12, 5, tzinfo=UTC)
+                    await world.insert("corrections", CORRECTED, (f"c{offset}", name, when, "price", 3_000, 1, offset))
+                    shown[name]["cost_nusd"] += 3_000
+                    shown[name]["list_cost_nusd"] += 1
+            for sort_by in SORTS:
+                for descending, filters in ((True, Filters()), (False, Filters()), (True, DEAR), (True, NO_BRANCH)):
+                    found = await all_pages(store, span, sort_by, descending=descending, limit=7, filters=filters)
+                    expected = sorted(
+                        (
+                            (sort_value(each, sort_by), name)
+                            for name, each in shown.items()
+                            if filters is not DEAR or each["cost_nusd"] >= 4_000
+                        ),
+                        reverse=descending,
+                    )
+                    got = [(row["sort_value"], row["request_id"]) for row in found]
+                    assert got == expected, (step, sort_by, descending, filters)
+                    for row in found:
+                        assert {name: row[name] for name in shown[row["request_id"]]} == shown[row["request_id"]]
+        places = [sql for sql in asked if "AS day, rank" in sql]
+        assert any("usage_recent" in sql and "usage_events" not in sql for sql in places)
+        assert any("usage_recent" in sql and "usage_events" in sql for sql in places)
+        assert any("usage_recent" not in sql for sql in places)
+
+
+DEAR = Filters(min_cost_usd="0.000004")
+NO_BRANCH = Filters(branch="")
+"""The table by hour has no branches."""
+
+
+def read(record: LogRecord) -> Usage:
+    event = decode(record.value)
+    assert isinstance(event, UsageEvent)
+    return event.usage
 
 
 async def test_what_stands_twice_does_not_end_a_page(tmp_path: Path) -> None:
