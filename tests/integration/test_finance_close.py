@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
@@ -107,6 +108,30 @@ async def test_months_that_cannot_be_closed(finance: Finance) -> None:
     for method in ("DELETE", "PATCH", "PUT"):
         status, _, _ = await finance.admin.call(method, "/api/finance/closes/2026-11")
         assert status == 405
+
+
+async def test_the_list_of_closed_months_names_those_that_do_not_come_to_their_checksum(finance: Finance) -> None:
+    await finance.append(usage(1))
+    assert (await finance.close("2026-11"))[0] == 200
+    listed: Any = await finance.get("/api/finance/closes")
+    assert (listed["differing"], listed["notice"]) == ([], "")
+    async with asyncio.timeout(60):
+        while not await finance.front.query("SELECT month FROM bursar.booked_months"):
+            await asyncio.sleep(0.2)
+    inner = finance.front.inner()
+    await inner.command(
+        "INSERT INTO bursar.booked_differences (month, checksum, tried_at)"
+        " VALUES ('2026-11-01', 'x', now64(3)), ('2026-08-01', 'x', now64(3))"
+    )
+    listed = await finance.get("/api/finance/closes")
+    assert listed["differing"] == []  # November was stored since
+    await inner.command("INSERT INTO bursar.closed_months (month) VALUES ('2026-08-01')")
+    await inner.close()
+    listed = await finance.get("/api/finance/closes")
+    assert listed["differing"] == ["2026-08"]
+    assert listed["notice"].startswith("2026-08 does not come to its checksum: ")
+    status, page, _ = await finance.admin.call("GET", "/finance/closes", headers={"Accept": "text/html"})
+    assert (status, "2026-08 does not come to its checksum" in page) == (200, True)
 
 
 async def test_a_close_is_an_event_of_the_log(finance: Finance) -> None:

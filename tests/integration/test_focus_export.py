@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bursar_admin.queries import books
 from bursar_common.clock import SystemClock
 from bursar_common.events import Usage
 from bursar_common.wire import Amounts
@@ -81,6 +82,15 @@ def events() -> list[Usage]:
                   amounts=Amounts(r=1), input_tokens=None, output_tokens=None, status=529)
             for number, outcome in ((13, "upstream_error"), (14, "not_sent"))
         ),
+        # Models with one price; with two, at 100,000; with two, at 200,000: each below and above.
+        *(
+            usage(20 + number, **base, model=model, cost_nusd=0, list_cost_nusd=0, input_tokens=tokens)
+            for number, (model, tokens) in enumerate(
+                (model, tokens)
+                for model in ("claude-opus-4-8", "claude-haiku-5-5", "claude-sonnet-4-5")
+                for tokens in (9, 150_000, 250_000)
+            )
+        ),
     ]  # fmt: skip
 
 
@@ -111,11 +121,14 @@ async def test_every_row_keeps_the_rules_and_the_sum_is_the_ledgers(front: Click
         assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(LEDGER_NUSD).scaleb(-9)
         listed = sum(event.list_cost_nusd for event in events()[:7])
         assert sum(Decimal(row["ListCost"]) for row in rows) == Decimal(listed).scaleb(-9)
-        assert sum(int(row["x_Requests"]) for row in rows) == 7
+        assert sum(int(row["x_Requests"]) for row in rows) == 7 + 9
         status, said, _ = await admin.call("GET", "/api/exports/focus/manifest?month=2026-11")
-        assert (status, said["billed_nusd"], said["requests"], said["complete"]) == (200, LEDGER_NUSD, 9, True)
-        assert said["log_positions"] == [{"topic": "bursar.usage.v1", "partition": 0, "next_offset": 14}]
+        assert (status, said["billed_nusd"], said["requests"], said["complete"]) == (200, LEDGER_NUSD, 9 + 9, True)
+        assert said["log_positions"] == [{"topic": "bursar.usage.v1", "partition": 0, "next_offset": 14 + 9}]
         assert (said["state"], len(said["checksum"]), said["ledger_nusd"]) == ("open", 64, LEDGER_NUSD)
+        (known,) = await front.query("SELECT checksum FROM bursar.month_checksums WHERE booked_month = '2026-11-01'")
+        (priced,) = await front.query(books.price_books("2026-11")[0].replace("{month:String}", "'2026-11-01'"))
+        assert (said["checksum"], said["price_books"]) == (known["checksum"], priced["price_books"])
 
 
 def check(row: dict[str, str]) -> None:
@@ -156,13 +169,25 @@ async def test_what_stands_in_the_rows(front: ClickHouseFront, tmp_path: Path) -
         opus = [row for row in rows if row["SkuId"].startswith("claude-opus-4-8/")]
         assert {row["SkuPriceId"] for row in opus} == {
             "claude-opus-4-8/input/fast/us", "claude-opus-4-8/output/fast/us",
+            "claude-opus-4-8/input", "claude-opus-4-8/output",
         }  # fmt: skip
-        assert {row["RegionId"] for row in opus} == {"us"}
+        assert {row["RegionId"] for row in opus if "/us" in row["SkuPriceId"]} == {"us"}
         haiku = next(row for row in rows if row["SkuId"] == "claude-haiku-4-5/input")
         assert (haiku["PricingQuantity"], haiku["PricingUnit"]) == ("0.15", "1000000 Tokens")
         assert haiku["ChargePeriodStart"] == "2026-11-20T00:00:00Z"
-        assert (haiku["SkuPriceId"], haiku["RegionId"]) == ("claude-haiku-4-5/input/tier1", "")
+        assert (haiku["SkuPriceId"], haiku["RegionId"]) == ("claude-haiku-4-5/input", "")
         assert (haiku["RegionName"], "not_available" in haiku["SkuPriceDetails"]) == ("", False)
+        # A tier is the price's own; a model with one price has none, however long the prompt.
+        tiers = {
+            (row["SkuPriceId"], row["ConsumedQuantity"])
+            for row in rows
+            if row["SkuMeter"] == "Input Tokens" and row["SkuId"].startswith(("claude-haiku-5", "claude-sonnet-4-5"))
+        }
+        assert tiers == {
+            ("claude-haiku-5-5/input", "9"), ("claude-haiku-5-5/input/tier1", "400000"),
+            ("claude-sonnet-4-5/input", "150009"), ("claude-sonnet-4-5/input/tier1", "250000"),
+        }  # fmt: skip
+        assert [row["ConsumedQuantity"] for row in opus if row["SkuPriceId"] == "claude-opus-4-8/input"] == ["400009"]
         guesses = [row for row in rows if row["ChargeCategory"] == "Adjustment"]
         assert sorted(row["BilledCost"] for row in guesses) == ["1.000000005", "1.000000007"]
         tags = json.loads(next(row["Tags"] for row in rows if row["SubAccountName"]))

@@ -13,7 +13,7 @@ import pytest
 from bursar_aggregator.stored_books import StoredBooks
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from tests.harness.clickhouse_front import ClickHouseFront
-from tests.harness.finance import running_finance
+from tests.harness.finance import Finance, running_finance
 from tests.harness.leaving import Installation, at
 from tests.harness.usage_events import usage
 
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 """Seconds: views of many parts take the engine long to analyse where the machine has other work."""
 RANGE = "from=2026-10-01&to=2026-12-01"
 PART = {"HX-Request": "true", "HX-Current-URL": "http://localhost/"}
+SUMS = ("requests", "refused", "input_tokens", "output_tokens", "tokens", "cost_nusd", "list_cost_nusd", "team")
 KEPT = ("first_at", "last_at", "duration_s", "agent_count", "models")
 
 
@@ -98,5 +99,41 @@ async def test_sessions_of_months_that_left_stay_listed_and_insights_say_what_th
         )
         assert pages["insights"].count('<span title="Not all requests of this session are kept any more">') == 2 * 2
         assert "None is known" in pages["insights"]
+        async with running_finance(tmp_path / "home", front) as finance:
+            await _one_by_one(finance, after)
         await log.close()
         await analytics.close()
+
+
+async def _one_by_one(finance: Finance, listed: Mapping[str, Any]) -> None:
+    """Each session by itself says what the list says of it, and what is not known any more."""
+
+    async def of(session: str) -> tuple[dict[str, Any], str | None, list[str]]:
+        _, answer, _ = await finance.admin.call("GET", f"/api/sessions/{session}")
+        pages = []
+        for path in (session, f"{session}/panel"):
+            status, page, _ = await finance.admin.call("GET", f"/fragments/sessions/{path}", headers=PART)
+            assert status == 200, page
+            pages.append(html.unescape(page))
+        found = answer["session"]
+        assert {name: found[name] for name in SUMS} == {name: listed[session][name] for name in SUMS}
+        return found, answer["notice"], pages
+
+    said = "Requests before 2026-11-01 (UTC) are no longer kept; they were not archived."
+    october, notice, pages = await of("october")
+    assert notice is not None
+    assert notice.startswith(said)
+    assert "All requests of this session are among them" in notice
+    assert [october[name] for name in KEPT] == [None] * 5
+    assert (october["turns"], october["turns_count"], october["requests_left"]) == ([], 0, 2)
+    assert all(notice in page for page in pages)
+    both, notice, pages = await of("both")
+    assert notice is not None
+    assert "1 request of this session is among them: its sums are of all" in notice
+    assert (both["requests"], both["turns_count"], both["requests_left"]) == (2, 1, 1)
+    assert all(notice in page for page in pages)
+    november, notice, pages = await of("november")
+    assert (notice, november["requests_left"]) == (None, 0)
+    assert not [page for page in pages if said in page]
+    status, answer, _ = await finance.admin.call("GET", "/api/sessions/nobodys")
+    assert (status, said in answer["error"]["message"]) == (404, True)

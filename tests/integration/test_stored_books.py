@@ -84,6 +84,10 @@ async def everything(world: BooksWorld) -> dict[str, Any]:
         rows = await world.analytics.query(f"SELECT * FROM bursar.{view}")
         found[view] = sorted(repr(row) for row in rows)
     for month in MONTHS:
+        (summed,) = await world.analytics.query(*books.summed(month))
+        checked = await world.analytics.query(*books.checksum(month))
+        assert summed["checksum"] == (checked[0]["checksum"] if checked else "")
+        found[f"summed {month}"] = summed
         condition, bound = books.metered(month)
         alike = await world.analytics.query(*priced_alike(condition, bound, TIERS, books.CHARGES))
         found[f"rates {month}"] = alike

@@ -46,6 +46,7 @@ def close(month: str | None, home: str, url: str | None, token: str | None, chec
         answer = ask(address, "GET", path, credential)
         closes = answer["closes"]
         text = "\n".join(_line(each) for each in closes) or "No month is closed."
+        text += f"\n{answer['notice']}" if answer.get("notice") else ""
     elif check:
         answer = ask(address, "GET", f"{path}/{month}", credential)
         text = _line(answer["close"]) + ("\nThe checksum holds." if answer["verified"] else "\nTHE CHECKSUM DIFFERS.")

@@ -58,6 +58,21 @@ class Provenance:
         }
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What the metered rows of a month come to."""
+
+    requests: int
+    billed_nusd: int
+    list_nusd: int
+    allocated_nusd: int
+    """Fees and commitments, part of ``billed_nusd``."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Sums:
+        return cls(int(row["all_requests"]), int(row["billed"]), int(row["listed"]), int(row["allocated"]))
+
+
 class MonthBooks:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -69,15 +84,24 @@ class MonthBooks:
         close = covering(self.desk.projection, month)
         if close is not None and close.name == month:
             return Provenance(month, close, close.bounds, close.price_books, close.checksum)
-        rows = await self.desk.analytics.rows(*books.checksum(month))
-        checksum = rows[0]["checksum"] if rows else ""
+        return (await self.summed(month))[0]
+
+    async def summed(self, month: str) -> tuple[Provenance, Sums]:
+        """And what it comes to. Raises Refusal as :meth:`provenance` does."""
+        await self.check_known()
+        rows = self.desk.analytics.rows
+        close = covering(self.desk.projection, month)
+        if close is not None and close.name == month:
+            (row,) = await rows(*books.summed(month))
+            return Provenance(month, close, close.bounds, close.price_books, close.checksum), Sums.of(row)
         if close is not None:
-            (found,) = await self.desk.analytics.rows(*books.price_books(month))
-            return Provenance(month, close, close.bounds, tuple(found["price_books"]), checksum)
-        (found,) = await self.desk.analytics.rows(*books.price_books(month))
-        places = await self.desk.analytics.rows(*books.positions(month))
-        bounds = tuple(LogBound(row["topic"], row["partition"], row["next_offset"]) for row in places)
-        return Provenance(month, None, bounds, tuple(found["price_books"]), checksum)
+            (row,), (found,) = await asyncio.gather(rows(*books.summed(month)), rows(*books.price_books(month)))
+            made_from = Provenance(month, close, close.bounds, tuple(found["price_books"]), row["checksum"])
+            return made_from, Sums.of(row)
+        (row,), places = await asyncio.gather(rows(*books.summed(month)), rows(*books.positions(month)))
+        bounds = tuple(LogBound(place["topic"], place["partition"], place["next_offset"]) for place in places)
+        named = tuple(sorted({book for place in places for book in place["price_books"]}))
+        return Provenance(month, None, bounds, named, row["checksum"]), Sums.of(row)
 
     async def rates(self, month: str) -> PricedAlike:
         """What splits the month's cost into kinds of token: of a closed month as it was then."""

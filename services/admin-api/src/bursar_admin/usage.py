@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bursar_admin.adding import Asked, add_up
 from bursar_admin.analytics import Analytics
@@ -22,6 +22,10 @@ from bursar_common.clock import Clock, SystemClock
 from bursar_common.usage_sums import CUTS, LATENCY_CUTS, cut_for
 
 Row = dict[str, Any]
+
+
+LEFT_SPAN_MS: Final = 3_660 * 86_400_000
+"""How long before the first request that is kept a session is looked for: ten years, the longest range there is."""
 
 
 class SumsKnown:
@@ -151,6 +155,16 @@ class UsageStore:
         looked_at = {row["session"]: row for row in rows}
         found = [sessions.with_agents(known[each], looked_at.get(each)) for each in ids if each in known]
         return found, ranked[0]["sessions_found"]
+
+    async def session_left(self, session_id: str) -> Row | None:
+        """Sums of a session's requests that have left; None: it had none, or all requests are kept."""
+        kept_from_ms = await self.rows_kept.from_ms()
+        if not kept_from_ms:
+            return None
+        span = Span(kept_from_ms - LEFT_SPAN_MS, kept_from_ms)
+        question = await self.question(self.criteria(Filters()), span, dimension("session"), columns=sessions.RANKED_BY)
+        rows = await self.sums_of(question, [session_id])
+        return rows[0] if rows else None
 
     async def sums_of(self, question: Question, ids: Sequence[str]) -> list[Row]:
         """Sums of sessions, and ``places``, where their requests are."""

@@ -233,6 +233,7 @@ class SessionPageAnswer(TypedDict):
 
 class SessionAnswer(TypedDict):
     session: dict[str, Any]
+    notice: Annotated[str | None, Field(description="Said where requests of the session are no longer kept.")]
 
 
 class InsightsAnswer(TypedDict):

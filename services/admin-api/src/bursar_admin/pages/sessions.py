@@ -151,21 +151,28 @@ def routes(_desk: Desk, frame: Frame) -> list[Route]:
     async def panel(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         path = f"/api/sessions/{quote(request.match_info['id'], '')}"
-        session = (await view.api.get(path, {"limit": PANEL_TURNS}))["session"]
+        answer = await view.api.get(path, {"limit": PANEL_TURNS})
+        session, notice = answer["session"], answer["notice"]
+        if not session["turns_count"]:
+            return frame.fragment(view, "parts/session_left.html", session=session, notice=notice, panel=True)
         return frame.fragment(
-            view, "parts/session_panel.html", session=session, branches=branches(session["agents"])[:PANEL_AGENTS],
-            heights=list(heights(session["turns"])),
+            view, "parts/session_panel_kept.html", session=session, notice=notice,
+            branches=branches(session["agents"])[:PANEL_AGENTS], heights=list(heights(session["turns"])),
             palette=dict(zip(session["models"], colours(session["models"]), strict=True)),
         )  # fmt: skip
 
     async def content(request: web.Request) -> web.StreamResponse:
         view = frame.view(request)
         path = f"/api/sessions/{quote(request.match_info['id'], '')}"
-        session = (await view.api.get(path, {"limit": TURNS}))["session"]
+        answer = await view.api.get(path, {"limit": TURNS})
+        session, notice = answer["session"], answer["notice"]
+        if not session["turns_count"]:
+            return frame.fragment(view, "parts/session_left.html", session=session, notice=notice, panel=False)
         return frame.fragment(
             view,
-            "parts/session_one.html",
+            "parts/session_kept.html",
             session=session,
+            notice=notice,
             branches=branches(session["agents"]),
             lines=time_line(session["turns"]),
             axis=axis(session["turns"]),

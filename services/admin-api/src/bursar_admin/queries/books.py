@@ -81,6 +81,14 @@ def closed_months() -> Question:
     return "SELECT toString(month) AS month, version FROM bursar.closed_months FINAL", {}
 
 
+def months_differing() -> Question:
+    """Closed months whose requests did not come to the checksum of the close, and which are therefore not stored."""
+    return (
+        "SELECT formatDateTime(month, '%Y-%m') AS of_month FROM bursar.stored_closes WHERE differs ORDER BY month",
+        {},
+    )
+
+
 def allocations_known() -> Question:
     return "SELECT allocation_id, version, deleted FROM bursar.allocations FINAL", {}
 
@@ -94,9 +102,35 @@ WHERE started_at < fromUnixTimestamp64Milli({before_ms:Int64}, 'UTC') AND outcom
     return sql, {"before_ms": before_ms}
 
 
+_LINE: Final = ", ".join(
+    f"toString({name})"
+    for name in (
+        "belongs_to_month", "customer_id", "team_id", "project", "cost_center", "provider", "billing", "model",
+        "charge_kind", "allocation_id", "requests", *_TOKENS, "list_nusd", "billed_nusd",
+    )
+)  # fmt: skip
+
+
+def summed(month: str) -> Question:
+    """What an export of the month has to come to, and the month's checksum (as ``bursar.month_checksums``): most of
+    what a question over these views costs is their planning, so both are one."""
+    lines = f"arraySort(groupArray(arrayStringConcat([{_LINE}], '\\t')))"
+    sql = f"""SELECT if(count() = 0, '', lower(hex(SHA256(
+        arrayStringConcat(arrayMap(each -> concat(each, '\\n'), {lines})))))) AS checksum,
+    toString(sumIf(toInt128(b.billed_nusd), b.billing = 'metered')) AS billed,
+    toString(sumIf(toInt128(b.list_nusd), b.billing = 'metered')) AS listed,
+    toString(sumIf(toInt128(b.billed_nusd), b.billing = 'metered' AND b.charge_kind IN ('fee', 'commitment')))
+        AS allocated,
+    sumIf(b.requests, b.billing = 'metered') AS all_requests
+FROM bursar.booked_monthly AS b
+WHERE b.booked_month = toDate({{month:String}})"""
+    return sql, {"month": f"{month}-01"}
+
+
 def positions(month: str) -> Question:
-    """Of an open month: the first offset behind its charges, for each partition of the log."""
-    sql = """SELECT log_topic AS topic, log_partition AS partition, max(log_offset) + 1 AS next_offset
+    """Of an open month: the first offset behind its charges, for each partition of the log, and their price books."""
+    sql = """SELECT log_topic AS topic, log_partition AS partition, max(log_offset) + 1 AS next_offset,
+    groupUniqArrayIf(price_book_id, price_book_id != '') AS price_books
 FROM bursar.open_charges WHERE booked_month = toDate({month:String})
 GROUP BY topic, partition ORDER BY topic, partition"""
     return sql, {"month": f"{month}-01"}

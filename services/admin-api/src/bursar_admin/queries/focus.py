@@ -224,14 +224,3 @@ def _beside() -> str:
 
 
 _NOTHING: Final = "''"
-
-
-def manifest(month: str) -> tuple[str, dict[str, Any]]:
-    """The sums an export of the month has to come to."""
-    sql = """SELECT toString(sum(toInt128(b.billed_nusd))) AS billed_nusd,
-    toString(sum(toInt128(b.list_nusd))) AS list_nusd,
-    toString(sumIf(toInt128(b.billed_nusd), b.charge_kind IN ('fee', 'commitment'))) AS allocated_nusd,
-    sum(b.requests) AS requests
-FROM bursar.booked_monthly AS b
-WHERE b.booked_month = toDate({month:String}) AND b.billing = 'metered'"""
-    return sql, {"month": f"{month}-01"}

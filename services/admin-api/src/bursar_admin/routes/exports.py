@@ -11,7 +11,7 @@ from aiohttp import web
 from bursar_admin.closing import read_month
 from bursar_admin.desk import Desk
 from bursar_admin.month_books import MonthBooks
-from bursar_admin.queries.focus import FORMATS, VERSIONS, export, manifest
+from bursar_admin.queries.focus import FORMATS, VERSIONS, export
 from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer
 from bursar_admin.routes import Parameter, Route
@@ -60,9 +60,8 @@ class Exports:
         query = check_query(request, (MONTH,))
         now_ms = self.desk.clock.now_ms()
         month = read_month(query.get("month"), now_ms)
-        made_from = await self.books.provenance(month)
-        (sums,) = await self.desk.analytics.rows(*manifest(month))
-        billed, listed, beside = (int(sums[name]) for name in ("billed_nusd", "list_nusd", "allocated_nusd"))
+        made_from, sums = await self.books.summed(month)
+        billed, listed, beside = sums.billed_nusd, sums.list_nusd, sums.allocated_nusd
         close = made_from.close
         return json_answer(
             {
@@ -71,7 +70,7 @@ class Exports:
                 "made_at": rfc3339(close.created_at_s * 1000 if close is not None else now_ms),
                 "complete": now_ms >= month_bounds_ms(month)[1],
                 **made_from.as_json(),
-                "requests": sums["requests"],
+                "requests": sums.requests,
                 "billed_nusd": billed,
                 "billed_usd": usd(billed),
                 "list_nusd": listed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from bursar_admin.closing import check_closable, close_month, last_closed, read_
 from bursar_admin.desk import Desk
 from bursar_admin.errors import Refusal, bad_field
 from bursar_admin.month_books import MonthBooks
-from bursar_admin.queries.books import first_month, provider_bill
+from bursar_admin.queries.books import first_month, months_differing, provider_bill
 from bursar_admin.quota import usd
 from bursar_admin.requests import check_query, json_answer, read
 from bursar_admin.routes import Parameter, Route
@@ -104,6 +105,11 @@ class CloseList(TypedDict):
         str | None,
         Field(description="The month that may be closed next; null: none is over, or the analytics do not answer."),
     ]
+    differing: Annotated[
+        list[str] | None,
+        Field(description="Closed months whose requests do not come to their checksum; null: analytics do not answer."),
+    ]
+    notice: Annotated[str, Field(description="What that means for them, as a sentence; empty: nothing differs.")]
 
 
 def close_answer(close: PeriodClose) -> CloseAnswer:
@@ -129,6 +135,19 @@ def close_answer(close: PeriodClose) -> CloseAnswer:
             {"topic": each.topic, "partition": each.partition, "next_offset": each.next_offset} for each in close.bounds
         ],
     }
+
+
+def differs_sentence(months: Sequence[str]) -> str:
+    """What is said of closed months whose requests do not come to the checksum of the close; empty: of none."""
+    if not months:
+        return ""
+    named = ", ".join(months[:-1]) + (" and " if months[1:] else "") + months[-1]
+    do, their = ("does", "its") if len(months) == 1 else ("do", "their")
+    return (
+        f"{named} {do} not come to {their} checksum: ClickHouse lacks requests, or has others than when {their} books "
+        f"were closed, and {their} statements and exports may differ from those made before. Looked at again every ten "
+        "minutes. What the event log still has, `bursar rebuild analytics` brings back."
+    )
 
 
 class Closes:
@@ -160,7 +179,22 @@ class Closes:
         check_query(request)
         closes = sorted(self.desk.projection.closes.values(), key=lambda close: close.name)
         answers = [close_answer(close) for close in closes]
-        return json_answer({"closes": answers, "next_month": await self.next_month()})
+        differing = await self.differing() if closes else []
+        return json_answer(
+            {
+                "closes": answers,
+                "next_month": await self.next_month(),
+                "differing": differing,
+                "notice": differs_sentence(differing or []),
+            }
+        )
+
+    async def differing(self) -> Sequence[str] | None:
+        """Closed months that could not be stored; None: the analytics do not answer."""
+        try:
+            return [row["of_month"] for row in await self.desk.analytics.rows(*months_differing())]
+        except Refusal:
+            return None
 
     async def next_month(self) -> str | None:
         """The one behind the last that is closed; before any is, the first that has requests."""

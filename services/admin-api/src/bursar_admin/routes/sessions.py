@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from bursar_admin.desk import Desk
-from bursar_admin.errors import bad_field, not_found
+from bursar_admin.errors import Refusal, bad_field, not_found
 from bursar_admin.queries import sessions
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.cursors import make_cursor, question_id, read_cursor
@@ -66,7 +67,9 @@ class Sessions:
             ),
             Route(
                 "GET", PATH + "/{id}", self.get, "get_session",
-                "One session: the tree of its agents, its turns in order, what made it dear.", SessionAnswer,
+                "One session: the tree of its agents, its turns in order, what made it dear. Where requests of it are "
+                "no longer kept, sums are of all of them, the rest of those that are there; notice says so.",
+                SessionAnswer,
                 query=TURNS, asks_analytics=True,
             ),
         ]  # fmt: skip
@@ -117,10 +120,21 @@ class Sessions:
         offset = whole(query, "offset", 0, 0, MAX_TURNS)
         session_id = request.match_info["id"]
         turns: list[dict[str, Any]] = []
+        left: dict[str, Any] | None = None
         if session_id and len(session_id) <= MAX_ID_CHARS:
-            turns = await self.store.analytics.rows(*sessions.turns([session_id], MAX_TURNS + 1))
-        if not turns:
-            raise not_found("session", session_id[:MAX_ID_CHARS])
+            turns, left = await asyncio.gather(
+                self.store.analytics.rows(*sessions.turns([session_id], MAX_TURNS + 1)),
+                self.store.session_left(session_id),
+            )
+        notice = await self._notice(left, turns)
+        if not turns and left is None:
+            unknown = not_found("session", session_id[:MAX_ID_CHARS])
+            gone = await self.store.rows_kept.before(0)
+            raise Refusal(404, "not_found_error", f"{unknown} {gone}") if gone else unknown
+        if not turns and left is not None:
+            summary = self._summary(sessions.with_agents(left, None))
+            gone_too = {**_NOTHING_KEPT, "requests_left": sessions.requests_of(left)}
+            return json_answer({"session": {**summary, **gone_too}, "notice": notice})
         complete = len(turns) <= MAX_TURNS
         turns = turns[:MAX_TURNS]
         books = {book_id: await self.desk.books.find(book_id) for book_id in {turn["price_book_id"] for turn in turns}}
@@ -129,6 +143,8 @@ class Sessions:
         hour = hour_cache(turns, lost, rates)
         last = turns[-1]
         sums = sums_of(turns)
+        if left is not None:
+            sums = {name: value + int(left[f"sum_{name}"]) for name, value in sums.items()}
         return json_answer(
             {
                 "session": {
@@ -165,9 +181,31 @@ class Sessions:
                         **money("hour_cache_dearer", hour.dearer_nusd),
                         **money("hour_cache_net", hour.net_nusd),
                     },
-                }
+                    "requests_left": sessions.requests_of(left) if left is not None else 0,
+                },
+                "notice": notice,
             }
         )  # fmt: skip
+
+    async def _notice(self, left: Mapping[str, Any] | None, turns: Sequence[Mapping[str, Any]]) -> str | None:
+        """What is said of a session with requests that have left; None: there are none."""
+        if left is None:
+            return None
+        said = await self.store.rows_kept.before(0)
+        if not turns:
+            return f"{said} All requests of this session are among them: its agents and turns are not known any more."
+        count = sessions.requests_of(left)
+        return (
+            f"{said} {count:,} {'requests' if count != 1 else 'request'} of this session "
+            f"{'are' if count != 1 else 'is'} among them: its sums are of all, agents, turns and times of the others."
+        )
+
+
+_NOTHING_KEPT: Final[dict[str, Any]] = {
+    "agents": [], "turns": [], "turns_count": 0, "turns_offset": 0, "complete": False, "facts": [],
+    "facts_rule": COST_RULE, "cache": None,
+}  # fmt: skip
+"""Of a session whose requests have all left."""
 
 
 def sums_of(turns: list[dict[str, Any]]) -> dict[str, int]:
