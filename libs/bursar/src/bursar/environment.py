@@ -128,6 +128,7 @@ def child_environments(
         "aggregator": common
         | {
             "BURSAR_AGGREGATOR_LISTEN": aggregator_url,
+            "BURSAR_ENFORCER_URL": enforcer_url,
             "BURSAR_CLICKHOUSE_LISTEN": f"127.0.0.1:{addresses.clickhouse_port}",
             "BURSAR_CLICKHOUSE_URL": f"chdb://{home.path / 'chdb'}",
         },

@@ -19,6 +19,7 @@ import structlog
 from bursar_aggregator.archive import Archive, ArchiveError, check_archive, open_archive
 from bursar_aggregator.books import BOOKS_GROUP
 from bursar_aggregator.content_job import forget_before
+from bursar_aggregator.enforcer_position import EnforcerPosition
 from bursar_aggregator.hours import SETTLED_S
 from bursar_aggregator.leaving import DAY_MS, MonthState, clock_ahead, is_due, rows_days, why_not
 from bursar_aggregator.log_worker import GROUP
@@ -57,6 +58,7 @@ class RowsRetention:
         self._event_log = event_log
         self._days = rows_days(settings)
         self._log_days = settings.usage_retention_days
+        self._enforcer = EnforcerPosition(settings)
         self._archive: Archive | None = open_archive(settings.usage_archive, analytics)
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
@@ -232,7 +234,8 @@ class RowsRetention:
 
     async def forget_log(self) -> str:
         """On one machine: delete usage events that the log has kept for long enough, as Kafka does by itself; never one
-        that is not in ClickHouse. Why it deletes none where the clock may be wrong. Raises LogUnavailable."""
+        that is not in ClickHouse, or that the enforcer has not consumed. Why it deletes none, or not all: the clock may
+        be wrong, the enforcer does not say how far it is, or is behind. Raises LogUnavailable."""
         if not isinstance(self._event_log, SqliteEventLog):
             return ""
         written = await self._event_log.committed(GROUP, USAGE_TOPIC, 0)
@@ -248,9 +251,17 @@ class RowsRetention:
         if not first or first[0].appended_at_ms >= before_ms:
             return ""
         why = clock_ahead(self._now_ms(), last[0].appended_at_ms)
-        if not why:
-            await forget_before(self._event_log, USAGE_TOPIC, before_ms, below=written, at_once=FORGET_AT_ONCE)
-        return f"log: {why}" if why else ""
+        if why:
+            return f"log: {why}"
+        consumed = await self._enforcer.usage(0)
+        if consumed is None:
+            return "log: the budget-enforcer does not say what it has consumed of it, so nothing is deleted"
+        below = min(written, consumed)
+        await forget_before(self._event_log, USAGE_TOPIC, before_ms, below=below, at_once=FORGET_AT_ONCE)
+        first = await self._event_log.read(USAGE_TOPIC, 0, below, max_records=1)
+        if consumed < written and first and first[0].appended_at_ms < before_ms:
+            return f"log: the budget-enforcer has not consumed it beyond offset {consumed}"
+        return ""
 
 
 def check_retention(settings: Settings) -> None:
