@@ -4,12 +4,15 @@ The rows are made inside the engine, and summed up by the aggregator's own code 
 question of a page is asked over REST as a page asks it, ROUNDS times, and its median stands in the table, with the CPU
 time of the services that answered (which says more than the clock where the machine does other things as well), and
 what all questions of the Overview page take together. The target is 500 ms on two cores. ``--keep FOLDER`` keeps the
-database there and uses it again; ``--part`` makes only the oldest rows, as dense as the whole table.
+database there and uses it again; ``--part`` makes only the oldest rows, as dense as the whole table. ``--arriving``:
+while requests are written into the running hour, as many a second as the table is dense, in as many inserts as the
+aggregator makes; what is kept of that hour is then old at every ask. (The rows stay in a folder that is kept.)
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -17,7 +20,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +30,12 @@ from urllib.parse import urlencode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import analytics_rows
 from bench.analytics_fill import DAYS, shape_of
 from bench.measure import CpuMeter
 from bench.processes import Processes
 from bench.stack import Gateway
+from bursar_admin.freshness import PAGE_AGE_S
 
 ROUNDS = 5
 TARGET_MS = 500
@@ -37,6 +44,8 @@ LEFT_OF_HOUR_S = 1_500
 """Seconds that the running hour still lasts when it is asked about."""
 AT_ONCE = 6
 """Connections of a browser to one host."""
+INSERT_EVERY_S = 0.25
+"""Seconds between inserts: what a batch of the aggregator waits for others."""
 
 
 class Question(NamedTuple):
@@ -117,6 +126,8 @@ def ask(gateway: Gateway, question: Question) -> tuple[float, int]:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=ASK_TIMEOUT_S)
     began = time.perf_counter()
     headers = {"Authorization": f"Bearer {gateway.admin_token}"}
+    if question.name.startswith("overview"):
+        headers["Cache-Control"] = f"max-age={PAGE_AGE_S:.0f}"  # as the page does
     connection.request("GET", f"{question.path}?{urlencode(question.parameters)}", headers=headers)
     answer = connection.getresponse()
     body = answer.read()
@@ -128,22 +139,76 @@ def ask(gateway: Gateway, question: Question) -> tuple[float, int]:
     return took_ms, rows
 
 
-def stop_merges(gateway: Gateway) -> None:
-    """Rows that were just made are merged for an hour; what is measured is questions."""
+def command(gateway: Gateway, sql: str) -> None:
+    """A statement of the aggregator's own."""
     connection = http.client.HTTPConnection("127.0.0.1", gateway.clickhouse_port, timeout=ASK_TIMEOUT_S)
     headers = {"x-bursar-internal-token": gateway.internal_token}
-    connection.request("POST", "/", "SYSTEM STOP MERGES bursar.usage_events", headers)
+    connection.request("POST", "/", sql, headers)
     answer = connection.getresponse()
     assert answer.status == 200, answer.read()[:500]
     connection.close()
 
 
+def stop_merges(gateway: Gateway) -> None:
+    """Rows that were just made are merged for an hour; what is measured is questions."""
+    command(gateway, "SYSTEM STOP MERGES bursar.usage_events")
+
+
+@contextlib.contextmanager
+def arriving(gateway: Gateway, rows: int, now_s: int) -> Iterator[None]:
+    """Requests come in, as dense as ``rows`` over DAYS days, some minutes before ``now_s``."""
+    over = threading.Event()
+    a_time = max(1, round(rows / (DAYS * 86_400) * INSERT_EVERY_S))
+
+    def work() -> None:
+        hour_s, noted_s = now_s // 3600 * 3600, 0.0
+        while not over.wait(INSERT_EVERY_S):
+            if time.monotonic() - noted_s > 60:
+                noted_s = time.monotonic()
+                command(gateway, f"INSERT INTO bursar.usage_hours_touched (hour) VALUES (toDateTime({hour_s}, 'UTC'))")
+            # A session of a number that no other row has; all begin at about one moment.
+            session = rows // analytics_rows.ROWS_PER_SESSION + 1 + int(time.time() * 10) % 1_000_000_000
+            first = session * analytics_rows.ROWS_PER_SESSION
+            command(gateway, analytics_rows.insert_block(first, a_time, 1 << 61, now_s - 600, 1))
+
+    thread = threading.Thread(target=work, name="arriving")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def together(gateway: Gateway, asked: list[Question]) -> float:
-    """Milliseconds until all are answered, asked as a browser asks them."""
+    """Milliseconds until all are answered, asked as a browser asks them, of nothing that was just read for another."""
+    time.sleep(PAGE_AGE_S)
     began = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda question: ask(gateway, question), asked))
     return (time.perf_counter() - began) * 1000
+
+
+def measure(gateway: Gateway, asked: list[Question], meter: CpuMeter, rounds: int) -> float:
+    """Ask and print; the largest median in milliseconds."""
+    worst = 0.0
+    for question in asked:
+        first_ms, rows = ask(gateway, question)
+        meter.start()
+        times = [ask(gateway, question)[0] for _ in range(rounds)]
+        cpu_ms = sum(meter.read().values()) * 1000 / rounds
+        median = statistics.median(times)
+        worst = max(worst, median)
+        mark = "" if median <= TARGET_MS else "  > target"
+        figures = f"{first_ms:7.0f} {median:7.0f} {max(times):7.0f} {cpu_ms:7.0f}"
+        print(f"{question.name:38} {figures}  {rows}{mark}", flush=True)
+    overview = [question for question in asked if question.name.startswith("overview")]
+    if overview:
+        meter.start()
+        whole = statistics.median([together(gateway, overview) for _ in range(rounds)])
+        cpu_ms = sum(meter.read().values()) * 1000 / rounds
+        print(f"{'overview: all of it, as a browser asks':38} {'':7} {whole:7.0f} {'':7} {cpu_ms:7.0f}")
+    return worst
 
 
 def main() -> int:
@@ -152,6 +217,7 @@ def main() -> int:
     parser.add_argument("--part", type=int, help="make only so many of the rows: the oldest")
     parser.add_argument("--keep", type=Path, help="folder of the database, kept and used again")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="times each question is asked, after the first")
+    parser.add_argument("--arriving", action="store_true", help="write requests into the running hour meanwhile")
     parser.add_argument("--only", default="", help="questions whose name has this in it")
     options = parser.parse_args()
     part = options.part or options.rows
@@ -168,27 +234,13 @@ def main() -> int:
             gateway.start()
             stop_merges(gateway)
             meter = CpuMeter({name: processes.pid(name) for name in ("aggregator", "admin-api", "edge")})
-            worst = 0.0
             print(f"\n{part:,} rows, as dense as {options.rows:,} over {DAYS} days; load {os.getloadavg()[0]:.1f}")
             print(f"milliseconds: first ask, median of {options.rounds}, worst; CPU time of one ask")
             print(f"{'question':38} {'first':>7} {'median':>7} {'worst':>7} {'CPU':>7}  rows")
             asked = [question for question in questions(now_s) if options.only in question.name]
-            for question in asked:
-                first_ms, rows = ask(gateway, question)
-                meter.start()
-                times = [ask(gateway, question)[0] for _ in range(options.rounds)]
-                cpu_ms = sum(meter.read().values()) * 1000 / options.rounds
-                median = statistics.median(times)
-                worst = max(worst, median)
-                mark = "" if median <= TARGET_MS else "  > target"
-                figures = f"{first_ms:7.0f} {median:7.0f} {max(times):7.0f} {cpu_ms:7.0f}"
-                print(f"{question.name:38} {figures}  {rows}{mark}", flush=True)
-            overview = [question for question in asked if question.name.startswith("overview")]
-            if overview:
-                meter.start()
-                whole = statistics.median([together(gateway, overview) for _ in range(options.rounds)])
-                cpu_ms = sum(meter.read().values()) * 1000 / options.rounds
-                print(f"{'overview: all of it, as a browser asks':38} {'':7} {whole:7.0f} {'':7} {cpu_ms:7.0f}")
+            coming = arriving(gateway, options.rows, now_s - LEFT_OF_HOUR_S) if options.arriving else None
+            with coming or contextlib.nullcontext():
+                worst = measure(gateway, asked, meter, options.rounds)
     return 0 if worst <= TARGET_MS else 1
 
 

@@ -22,6 +22,7 @@ from bursar_admin.projection import Projection
 from bursar_admin.queries.dimensions import dimension
 from bursar_admin.queries.filters import read_filters
 from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Span, span_of
+from bursar_admin.queries.standing import STANDING_QUERY
 from bursar_admin.sums import UsageSums
 from bursar_admin.usage import SumsKnown, UsageStore
 from bursar_aggregator.engine import Engine
@@ -50,7 +51,7 @@ class Asked:
         self.asked: list[str] = []
 
     async def rows(self, sql: str, parameters: Any = None, settings: Any = None) -> list[dict[str, Any]]:
-        if sql != HOURS_QUERY:
+        if sql not in (HOURS_QUERY, STANDING_QUERY):
             self.asked.append(sql)
         bound = {name: literal(value) for name, value in (parameters or {}).items()}
         read = self.engine.read

@@ -1,5 +1,5 @@
-"""Sums by a few dimensions, added up here from two statements: one over complete sums, which is kept
-(:mod:`bursar_admin.kept`), and one over the requests of hours that are open."""
+"""Sums by a few dimensions, added up here from two answers: one over complete sums, which is kept
+(:mod:`bursar_admin.kept`), and the requests of hours that are open (:mod:`bursar_admin.opened`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from bursar_admin.kept import Kept
+from bursar_admin.kept import Kept, digest
+from bursar_admin.opened import Opened, summed
 from bursar_admin.queries import added
 from bursar_admin.queries.ranges import HOUR_MS
-from bursar_admin.queries.sums import Question
+from bursar_admin.queries.sums import Question, Sql
 from bursar_common.windows import zone
 
 MAX_GROUPS: Final = 20_000
@@ -49,41 +50,66 @@ class Asked:
         return (*self.keys, self.label) if self.label else self.keys
 
 
-async def add_up(kept: Kept, question: Question, asked: Asked) -> list[Row] | None:
+async def add_up(kept: Kept, opened: Opened, question: Question, asked: Asked) -> list[Row] | None:
     """Rows of ``keys``, ``label``, ``bucket`` and ``sum_<measure>``, in no order; None where it cannot be done here.
 
     Raises Refusal (503)."""
     plan = question.plan
     if plan.buildings is None or sum(each.to_ms - each.from_ms for each in plan.raw) > MAX_OPEN_MS:
         return None
-    closed, fresh = await asyncio.gather(_closed(kept, question, asked), _open(kept, question, asked))
-    if len(closed) > MAX_GROUPS or len(fresh) > MAX_GROUPS:
-        return None
-    return merged(closed, fresh, asked) if fresh else closed
+    held = await opened.held(question, asked.columns, asked.measures) if plan.raw else None
+    fresh_name = plan.requests if held is None else held.name
+    closed = _closed(question, asked)
+
+    async def add() -> list[Row]:
+        sums, fresh = await asyncio.gather(
+            kept.named(*closed, plan.buildings) if closed is not None else _nothing(),
+            _open(kept, question, asked) if held is None else _nothing(),
+        )
+        if held is not None:
+            fresh = summed(held, question.criteria, asked.columns, asked.measures)
+        if len(sums) > MAX_GROUPS or len(fresh) > MAX_GROUPS:
+            return [_TOO_MANY]
+        return merged(sums, fresh, asked) if fresh else sums
+
+    if closed is None or not plan.raw or fresh_name is None:
+        rows = await add()
+    else:
+        name = plan.buildings, fresh_name, plan.raw
+        rows = await kept.made(b"added" + digest(*closed), name, add)
+    return None if rows and rows[0] is _TOO_MANY else rows
 
 
-async def _closed(kept: Kept, question: Question, asked: Asked) -> list[Row]:
+async def _nothing() -> list[Row]:
+    return []
+
+
+_TOO_MANY: Final[Row] = {}
+
+
+def _closed(question: Question, asked: Asked) -> Sql | None:
     plan = question.plan
     if not plan.buildings:
-        return []
-    of_sums = replace(question, plan=replace(plan, raw=()))
-    return await kept.fixed(
-        *added.of_buildings(
-            of_sums,
-            asked.keys,
-            asked.measures,
-            label=asked.label,
-            bucket=(asked.interval, asked.timezone) if asked.interval else None,
-            only=asked.only.sql if asked.only is not None else "",
-            count=MAX_GROUPS + 1,
-        )
+        return None
+    return added.of_buildings(
+        replace(question, plan=replace(plan, raw=())),
+        asked.keys,
+        asked.measures,
+        label=asked.label,
+        bucket=(asked.interval, asked.timezone) if asked.interval else None,
+        only=asked.only.sql if asked.only is not None else "",
+        count=MAX_GROUPS + 1,
     )
 
 
 async def _open(kept: Kept, question: Question, asked: Asked) -> list[Row]:
-    if not question.plan.raw:
+    plan = question.plan
+    if not plan.raw:
         return []
-    return await kept.shared(*added.of_requests(question, asked.columns, asked.measures, count=MAX_GROUPS + 1))
+    sql, parameters = added.of_requests(question, asked.columns, asked.measures, count=MAX_GROUPS + 1)
+    if plan.requests is None:
+        return await kept.shared(sql, parameters)
+    return await kept.named(sql, parameters, plan.requests)
 
 
 def merged(closed: Iterable[Row], fresh: Iterable[Row], asked: Asked) -> list[Row]:
@@ -142,6 +168,10 @@ def _bucket(asked: Asked) -> Callable[[int], str] | None:
     return day
 
 
-def total(rows: Iterable[Mapping[str, Any]], measures: Sequence[str]) -> int:
-    """The measures of all rows, added up."""
-    return sum(row[f"sum_{name}"] for row in rows for name in measures)
+def amount_of(measures: Sequence[str]) -> Callable[[Mapping[str, Any]], int]:
+    """The measures of a row, added up: for many rows."""
+    names = [f"sum_{name}" for name in measures]
+    if len(names) == 1:
+        (name,) = names
+        return lambda row: int(row[name])
+    return lambda row: sum([row[name] for name in names])

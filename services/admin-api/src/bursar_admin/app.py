@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from bursar_admin import freshness
 from bursar_admin.access import check_content_type, check_start
 from bursar_admin.body import MAX_BODY_BYTES
 from bursar_admin.desk import Desk
@@ -134,6 +135,7 @@ def _outermost(desk: Desk, frame: Frame, by_operation: dict[tuple[str, str], Rou
     async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
         began_s = desk.clock.monotonic_s()
         request_id = desk.mint()
+        freshness.accept(request)
         structlog.contextvars.bind_contextvars(request_id=request_id)  # on every log line of this request's task
         try:
             _admit(request)

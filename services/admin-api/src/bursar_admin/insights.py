@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bursar_admin.adding import Asked, Only
@@ -25,6 +26,8 @@ from bursar_common.usage_sums import FEW_TOOL_USES, SHORT_ANSWER_TOKENS
 
 ROWS: Final = 20
 """Rows of one insight."""
+IDS: Final = ("opus_like_sonnet", "expired_caches", "dearest_sessions", "fastest_growing_users", "refusals_by_team")
+"""Of all insights, in their order."""
 DEAREST: Final = 10
 CACHE_SESSIONS: Final = 60
 """Sessions looked at for caches that ran out: those that wrote most. What share of all writes that is, is said."""
@@ -33,29 +36,37 @@ MIN_GROWTH_NUSD: Final = 1_000_000_000
 """Growth below a dollar is noise."""
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Requests of sessions, and the books they were priced by."""
+
+    by_session: dict[str, list[Row]]
+    books: dict[str, PriceBook | None]
+
+
 class Insights:
     def __init__(self, store: UsageStore, books: Books) -> None:
         self._store = store
         self._books = books
 
     async def all(
-        self, wanted: Criteria, span: Span, before: Span | None = None, *, compare: bool = False
+        self, wanted: Criteria, span: Span, before: Span | None = None, *, compare: bool = False, only: str = ""
     ) -> list[dict[str, Any]]:
         """``before``: the period compared to, by default as long as this one and right before it; ``compare``: numbers
-        of that period beside those of this one, too, where they say something.
+        of that period beside those of this one, too, where they are found at once; of caches that ran out they are
+        not: its turns are read one by one. ``only``: one of :data:`IDS`, by default all.
 
         Raises Refusal (503)."""
         former = before if compare else None
         before = before or span.before
-        return list(
-            await asyncio.gather(
-                self._opus(wanted, span, former),
-                self._caches(wanted, span),
-                self._dearest(wanted, span),
-                self._growth(wanted, span, before),
-                self._refusals(wanted, span, former),
-            )
-        )
+        each: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+            "opus_like_sonnet": lambda: self._opus(wanted, span, former),
+            "expired_caches": lambda: self._caches(wanted, span),
+            "dearest_sessions": lambda: self._dearest(wanted, span, former),
+            "fastest_growing_users": lambda: self._growth(wanted, span, before),
+            "refusals_by_team": lambda: self._refusals(wanted, span, former),
+        }
+        return list(await asyncio.gather(*(each[name]() for name in IDS if only in ("", name))))
 
     async def _opus(self, wanted: Criteria, span: Span, before: Span | None) -> dict[str, Any]:
         (numbers, listed), former = await asyncio.gather(
@@ -137,42 +148,30 @@ class Insights:
             "few_tool_uses": FEW_TOOL_USES,
         }, listed
 
-    async def _turns(
-        self,
-        ids: list[str],
-        question: Question,
-        span: Span,
-        places: Sequence[sessions.Place] | None,
-        *,
-        caches: bool = False,
-    ) -> tuple[list[Row], dict[str, PriceBook | None]]:
-        """Turns of sessions, and the books they were priced by."""
-        turns = await self._store.ask(
-            question, *sessions.turns(ids, MAX_TURNS, question.criteria, span, places, caches=caches)
-        )
+    async def _turns(self, known: dict[str, Row], question: Question, span: Span, *, caches: bool = False) -> Turns:
+        """Of sessions whose sums are known."""
+        if not known:
+            return Turns({}, {})
+        places = sessions.places_of(list(known.values()))
+        turns = await self._store.ask_turns(question, span, list(known), places, MAX_TURNS, caches=caches)
+        by_session: dict[str, list[Row]] = {}
+        for turn in turns:
+            by_session.setdefault(turn["session_id"], []).append(turn)
         books = {book_id: await self._books.find(book_id) for book_id in {turn["price_book_id"] for turn in turns}}
-        return turns, books
+        return Turns(by_session, books)
 
     async def _caches(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
         question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
         writers = await store.ask(question, *queries.cache_writers(question, CACHE_SESSIONS))
+        ids = [row["session"] for row in writers]
+        known = {row["session"]: row for row in await store.sums_of(question, ids)} if ids else {}
+        turns = await self._turns(known, question, span, caches=True)
         listed: list[dict[str, Any]] = []
         totals = {"rewrites": 0, "tokens": 0, "extra": 0, "saved": 0, "dearer": 0, "within_the_hour": 0}
-        turns: list[Row] = []
-        books: dict[str, PriceBook | None] = {}
-        known: dict[str, Row] = {}
-        if writers:
-            ids = [row["session"] for row in writers]
-            known = {row["session"]: row for row in await store.sums_of(question, ids)}
-            places = sessions.places_of(list(known.values()))
-            turns, books = await self._turns(ids, question, span, places, caches=True)
-        rates = rates_by(books)
-        by_session: dict[str, list[Row]] = {}
-        for turn in turns:
-            by_session.setdefault(turn["session_id"], []).append(turn)
-        seen = {each for each, own in by_session.items() if _all_of(known[each], own)}
-        for session_id, own in by_session.items():
+        rates = rates_by(turns.books)
+        seen = {each for each, own in turns.by_session.items() if _all_of(known[each], own)}
+        for session_id, own in turns.by_session.items():
             lost = rewrites(own, rates)
             hour = hour_cache(own, lost, rates)
             totals["saved"] += hour.saved_nusd
@@ -225,20 +224,34 @@ class Insights:
             "rows_count": len(listed),
         }
 
-    async def _dearest(self, wanted: Criteria, span: Span) -> dict[str, Any]:
+    async def _dearest_of(self, wanted: Criteria, span: Span) -> tuple[list[Row], Question, dict[str, Any]]:
+        """(sums of the dearest sessions in order, the question about them, numbers)."""
         store = self._store
-        found, total = await store.sessions(wanted, span, "list_cost", descending=True, count=DEAREST, offset=0)
-        turns: list[Row] = []
-        books: dict[str, PriceBook | None] = {}
-        if found:
-            question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-            turns, books = await self._turns(
-                [row["session"] for row in found], question, span, sessions.places_of(found)
-            )
-        rates = rates_by(books)
-        by_session: dict[str, list[Row]] = {}
-        for turn in turns:
-            by_session.setdefault(turn["session_id"], []).append(turn)
+        question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
+        ranked = await store.ask(
+            question, *sessions.ranked(question, "list_cost", descending=True, count=DEAREST, offset=0)
+        )
+        ids = [row["session"] for row in ranked]
+        known = {row["session"]: row for row in await store.sums_of(question, ids)} if ids else {}
+        found = [known[each] for each in ids if each in known]
+        total = ranked[0]["sessions_found"] if ranked else 0
+        return found, question, {
+            "sessions": total, **money("list_cost", sum(row["sum_list_cost_nusd"] for row in found))
+        }  # fmt: skip
+
+    async def _dearest(self, wanted: Criteria, span: Span, before: Span | None) -> dict[str, Any]:
+        store = self._store
+        (sums, question, numbers), former = await asyncio.gather(
+            self._dearest_of(wanted, span), self._dearest_of(wanted, before) if before is not None else _nothing()
+        )
+        turns = await self._turns({row["session"]: row for row in sums}, question, span)
+        rates = rates_by(turns.books)
+        if sum(map(len, turns.by_session.values())) < MAX_TURNS:
+            # They say what would be asked about agents and models.
+            looked_at = {each: sessions.agents_of(own) for each, own in turns.by_session.items()}
+            found = [sessions.with_agents(row, looked_at.get(row["session"])) for row in sums]
+        else:
+            found, _ = await store.sessions(wanted, span, "list_cost", descending=True, count=DEAREST, offset=0)
         return {
             "id": "dearest_sessions",
             "title": "The dearest sessions, and why",
@@ -247,11 +260,12 @@ class Insights:
                 "The reasons overlap: they answer different questions. There are none where requests of the session "
                 "are no longer kept."
             ),
-            "numbers": {"sessions": total, **money("list_cost", sum(row["sum_list_cost_nusd"] for row in found))},
+            "numbers": numbers,
+            **({"previous_numbers": former[2]} if former is not None else {}),
             "rows": [
                 {**session_summary(store, row), "why": facts(own, rates)[:3] if _all_of(row, own) else []}
                 for row in found
-                for own in [by_session.get(row["session"], [])]
+                for own in [turns.by_session.get(row["session"], [])]
             ],
             "rows_count": len(found),
         }

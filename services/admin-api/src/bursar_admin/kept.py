@@ -1,8 +1,8 @@
-"""Answers that hold for good, kept; and questions that several ask at the same moment, asked once.
+"""Answers kept for as long as what they were read from; and questions that several ask at the same moment, asked once.
 
-A statement that reads named buildings of sums only (``Plan.fixed``) has one answer: rows of a building never change. A
-late event, or a correction, makes the building one that is not named any more, so what was kept is not asked for again,
-and never old.
+A statement that reads named buildings of sums, and named requests (``Plan.named``), has one answer: rows of a building
+never change, and requests that changed are named otherwise. A late event, or a correction, makes the building one that
+is not named any more. So what was kept is not asked for again, and never old.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ class Kept:
 
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
-        self._answers: OrderedDict[bytes, tuple[int, Rows]] = OrderedDict()
+        self._answers: OrderedDict[bytes, tuple[object, int, Rows]] = OrderedDict()
         self._cells = 0
         self._asking: dict[bytes, asyncio.Task[Rows]] = {}
 
-    async def fixed(self, sql: str, parameters: Mapping[str, Any], *, also: object = None) -> Rows:
-        """The answer to a statement whose answer never changes. ``also``: what it depends on beside its text and
-        parameters. Raises Refusal (503)."""
-        key = digest(sql, parameters, also)
+    async def named(self, sql: str, parameters: Mapping[str, Any], name: object) -> Rows:
+        """The answer to a statement over rows that ``name`` names. Of one statement the latest answer is kept: what it
+        was by another name is not asked for again. Raises Refusal (503)."""
+        return await self.made(digest(sql, parameters), name, lambda: self._analytics.rows(sql, parameters))
+
+    async def made(self, key: bytes, name: object, make: Callable[[], Awaitable[Rows]]) -> Rows:
+        """Likewise of whatever takes rows that ``name`` names to get; ``key`` says what it is."""
         found = self._answers.get(key)
-        if found is not None:
+        if found is not None and found[0] == name:
             self._answers.move_to_end(key)
-            return found[1]
+            return found[2]
 
         async def ask() -> Rows:
-            rows = await self._analytics.rows(sql, parameters)
-            self._keep(key, rows)
+            rows = await make()
+            self._keep(key, name, rows)
             return rows
 
-        return await self._once(key, ask)
+        return await self._once(key + repr(name).encode(), ask)
 
     async def shared(self, sql: str, parameters: Mapping[str, Any]) -> Rows:
         """The answer as of now; who asks the same while it is on its way gets it as well. Raises Refusal (503)."""
@@ -67,21 +70,23 @@ class Kept:
         # Whoever leaves does not take the answer from the others.
         return await asyncio.shield(asking)
 
-    def _keep(self, key: bytes, rows: Rows) -> None:
+    def _keep(self, key: bytes, name: object, rows: Rows) -> None:
+        former = self._answers.pop(key, None)
+        if former is not None:
+            self._cells -= former[1]
         cells = 8 + len(rows) * (len(rows[0]) if rows else 0)
-        if cells > KEPT_ANSWER_CELLS or key in self._answers:
+        if cells > KEPT_ANSWER_CELLS:
             return
-        self._answers[key] = (cells, rows)
+        self._answers[key] = (name, cells, rows)
         self._cells += cells
         while self._cells > KEPT_CELLS:
-            _, (gone, _) = self._answers.popitem(last=False)
+            _, (_, gone, _) = self._answers.popitem(last=False)
             self._cells -= gone
 
 
-def digest(sql: str, parameters: Mapping[str, Any], also: object = None) -> bytes:
+def digest(sql: str, parameters: Mapping[str, Any]) -> bytes:
     """What tells questions apart."""
     whole = hashlib.blake2b(sql.encode(), digest_size=16)
     for name, value in sorted(parameters.items()):
         whole.update(f"\x00{name}\x00{literal(value)}".encode("utf-8", "surrogateescape"))
-    whole.update(f"\x00\x00{also!r}".encode("utf-8", "surrogateescape"))
     return whole.digest()

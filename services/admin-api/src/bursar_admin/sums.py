@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bursar_admin.adding import Asked, total
+from bursar_admin.adding import Asked, amount_of
 from bursar_admin.arithmetic import saved_by_cache
 from bursar_admin.books import Books
 from bursar_admin.queries import sums
@@ -42,9 +42,8 @@ class UsageSums:
         self._books = books
 
     async def stats(self, wanted: Criteria, span: Span, *, latency: bool) -> dict[str, Any]:
-        question = await self._store.question(wanted, span, columns=sums.TOTALS_BY)
         rows, times = await asyncio.gather(
-            self._totals(question), self._latencies(wanted, span) if latency else _nothing()
+            self._totals(wanted, span), self._latencies(wanted, span) if latency else _nothing()
         )
         whole = {name: sum(row[f"sum_{name}"] for row in rows) for name in sums.MEASURES}
         by_billing: dict[str, dict[str, Any]] = {}
@@ -65,7 +64,8 @@ class UsageSums:
             ],
         }
 
-    async def _totals(self, question: sums.Question) -> list[Row]:
+    async def _totals(self, wanted: Criteria, span: Span) -> list[Row]:
+        question = await self._store.question(wanted, span, columns=sums.TOTALS_BY)
         found = await self._store.added(question, Asked(sums.TOTALS_BY, sums.MEASURES))
         return found if found is not None else await self._store.ask(question, *sums.totals(question))
 
@@ -141,10 +141,10 @@ class UsageSums:
             ids = [row["id"] for row in chosen]
             key = sums.bucket_key(interval, timezone)
             return chosen, await store.ask(question, *sums.by_bucket(question, key, metric, by, ids))
-        values: dict[str, Row] = {}
+        amount, values = amount_of(measures), dict[str, Row]()
         for row in found if column else ():
             value = values.setdefault(row[column], {"id": row[column], "label": "", "at": 0, "metric": 0})
-            value["metric"] += total((row,), measures)
+            value["metric"] += amount(row)
             if label and row["label_ms"] >= value["at"]:
                 value["label"], value["at"] = row["label"], row["label_ms"]
         chosen = sorted(values.values(), key=lambda value: (-value["metric"], value["id"]))[:top]
@@ -154,9 +154,8 @@ class UsageSums:
             series = row[column] if column else ""
             other = bool(column) and series not in shown
             amounts.append(
-                {"bucket": row["bucket"], "series": "" if other else series, "other": other,
-                 "amount": total((row,), measures)}
-            )  # fmt: skip
+                {"bucket": row["bucket"], "series": "" if other else series, "other": other, "amount": amount(row)}
+            )
         return chosen, amounts
 
     def _series(
@@ -194,8 +193,10 @@ class UsageSums:
         offset: int,
     ) -> tuple[list[dict[str, Any]], int]:
         """(rows, how many values there are in all)."""
-        question = await self._store.question(wanted, span, by)
-        earlier = await self._store.question(wanted, before, by) if before is not None else None
+        question, *compared = await asyncio.gather(
+            *(self._store.question(wanted, each, by) for each in (span, before) if each is not None)
+        )
+        earlier = compared[0] if compared else None
         rows, former = await asyncio.gather(
             self._ranked(question, by, sort_by, descending=descending, limit=limit, offset=offset),
             self._former(earlier, by, sort_by),
@@ -229,8 +230,8 @@ class UsageSums:
             return await self._store.ask(
                 question, *sums.ranking(question, by, sort_by, descending=descending, count=limit, offset=offset)
             )
-        measures = sums.METRICS[sort_by]
-        amounts = [(total((row,), measures), row) for row in found]
+        metric = amount_of(sums.METRICS[sort_by])
+        amounts = [(metric(row), row) for row in found]
         whole = sum(amount for amount, _ in amounts)
         amounts.sort(key=lambda each: (-each[0] if descending else each[0], each[1][by.column]))
         return [
@@ -245,7 +246,8 @@ class UsageSums:
             return {}
         measures = sums.METRICS[metric]
         found = await self._store.added(question, Asked((by.column,), measures))
-        return None if found is None else {row[by.column]: total((row,), measures) for row in found}
+        amount = amount_of(measures)
+        return None if found is None else {row[by.column]: amount(row) for row in found}
 
     async def values(
         self, wanted: Criteria, span: Span, by: Dimension, prefix: str, limit: int
@@ -256,10 +258,8 @@ class UsageSums:
         if not prefix:
             found = await self._store.added(question, Asked((by.column,), ("requests", "refused"), by.label))
         if found is not None:
-            rows = [
-                {"id": row[by.column], "label": row.get("label", ""), "found": total((row,), ("requests", "refused"))}
-                for row in found
-            ]
+            count = amount_of(("requests", "refused"))
+            rows = [{"id": row[by.column], "label": row.get("label", ""), "found": count(row)} for row in found]
             rows = sorted(rows, key=lambda row: (-row["found"], row["id"]))[:limit]
         elif by.name == "user" and prefix:
             # The name of a person is not in the tables of usage.

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from bursar_admin.adding import Asked, add_up
 from bursar_admin.analytics import Analytics
+from bursar_admin.errors import Refusal
+from bursar_admin.freshness import accepted_s
 from bursar_admin.kept import Kept
 from bursar_admin.log_pages import LogPages, Place
+from bursar_admin.opened import Opened
 from bursar_admin.projection import Projection
 from bursar_admin.queries import content, logs, sessions, sums
 from bursar_admin.queries.criteria import Criteria, criteria
 from bursar_admin.queries.dimensions import Dimension, dimension
 from bursar_admin.queries.filters import Filters
 from bursar_admin.queries.ranges import HOURS_QUERY, Hours, Plan, Span, hours_of, plan_of, whole_hours
+from bursar_admin.queries.standing import STANDING_QUERY, Standing, standing_of
 from bursar_admin.queries.sums import Question
 from bursar_admin.rows_kept import RowsKept
 from bursar_common.clock import Clock, SystemClock
@@ -24,26 +29,58 @@ from bursar_common.usage_sums import CUTS, LATENCY_CUTS, cut_for
 Row = dict[str, Any]
 
 
+STANDING_AGAIN_S: Final = 60.0
+"""Seconds until parts of tables are asked for again where the server does not show them: a user may lack the right to
+``system.parts``. Nothing is kept then but what is summed up."""
+
+
 LEFT_SPAN_MS: Final = 3_660 * 86_400_000
 """How long before the first request that is kept a session is looked for: ten years, the longest range there is."""
 
 
 class SumsKnown:
-    """Which sums are complete, asked once by all who want to know at the same time: a page asks fifteen questions."""
+    """Which sums are complete, asked once by all who want to know at the same time: a page asks fifteen questions. What
+    was found is kept while the tables it was read from have the same parts, which is quicker to ask."""
 
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
         self._asking: asyncio.Task[Hours] | None = None
+        self._found: tuple[str, Hours] | None = None
+        self._latest: tuple[float, Hours] | None = None
+        self._not_before = 0.0
 
     async def now(self) -> Hours:
-        """Raises Refusal (503)."""
+        """As of now, or as long ago as is accepted (:mod:`bursar_admin.freshness`). Raises Refusal (503)."""
+        latest = self._latest
+        if latest is not None and asyncio.get_running_loop().time() - latest[0] < accepted_s.get():
+            return latest[1]
         asking = self._asking
         if asking is None or asking.done():
             asking = self._asking = asyncio.create_task(self._ask(), name="sums-known")
         return await asyncio.shield(asking)
 
     async def _ask(self) -> Hours:
-        return hours_of(await self._analytics.rows(HOURS_QUERY))
+        began_s = asyncio.get_running_loop().time()
+        standing = await self._standing()
+        if standing is None:
+            hours = hours_of(await self._analytics.rows(HOURS_QUERY))
+        else:
+            name = standing.sums
+            if self._found is None or self._found[0] != name:
+                self._found = name, hours_of(await self._analytics.rows(HOURS_QUERY))
+            hours = replace(self._found[1], now_s=standing.now_s, standing=standing)
+        self._latest = began_s, hours
+        return hours
+
+    async def _standing(self) -> Standing | None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._not_before:
+            return None
+        try:
+            return standing_of(await self._analytics.rows(STANDING_QUERY))
+        except Refusal:
+            self._not_before = now_s + STANDING_AGAIN_S
+            return None
 
 
 class UsageStore:
@@ -55,6 +92,7 @@ class UsageStore:
         self.rows_kept = RowsKept(analytics, clock or SystemClock())
         self.log_pages = LogPages(analytics, self, self.rows_kept)
         self.kept = Kept(analytics)
+        self._opened = Opened(analytics)
         self._sums_known = SumsKnown(analytics)
 
     def criteria(self, filters: Filters) -> Criteria:
@@ -126,15 +164,56 @@ class UsageStore:
         return Question(wanted, plan_of(span, hours, cut, short=short))
 
     async def ask(self, question: Question, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """The answer to a statement about the question, which may read requests of the range as well: kept where the
-        whole range is summed up, since whatever changes there changes its buildings."""
-        if question.plan.fixed:
-            return await self.kept.fixed(sql, parameters, also=question.plan.buildings)
+        """The answer to a statement about the question's sums: kept by what it was read from, where that has a name."""
+        name = question.plan.named
+        if name is not None:
+            return await self.kept.named(sql, parameters, name)
         return await self.kept.shared(sql, parameters)
+
+    async def ask_requests(self, question: Question, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
+        """Likewise of a statement that reads requests of the whole range: what changes among those that are summed up
+        changes a building, but for months that leave."""
+        name = question.plan.named
+        if name is not None:
+            return await self.kept.named(sql, parameters, (name, question.plan.left))
+        return await self.kept.shared(sql, parameters)
+
+    async def ask_turns(
+        self,
+        question: Question,
+        span: Span,
+        ids: Sequence[str],
+        places: Sequence[sessions.Place] | None,
+        count: int,
+        *,
+        caches: bool = False,
+    ) -> list[Row]:
+        """Up to ``count`` requests of sessions, oldest first. Those of days that are summed up are kept apart from
+        those of days that requests are still read of."""
+        plan = question.plan
+
+        def turns(places: Sequence[sessions.Place] | None) -> sums.Sql:
+            return sessions.turns(ids, count, question.criteria, span, places, caches=caches)
+
+        if places is None or plan.buildings is None:
+            return await self.ask_requests(question, *turns(places))
+        open_days = plan.raw_days
+        over = [place for place in places if place[0] not in open_days]
+        running = [place for place in places if place[0] in open_days]
+        asking = []
+        if over:
+            asking.append(self.kept.named(*turns(over), (plan.buildings, plan.left)))
+        if running:
+            asking.append(self.ask_requests(question, *turns(running)))
+        found = await asyncio.gather(*asking)
+        if len(found) == 1:
+            return found[0]
+        rows = [row for each in found for row in each]
+        return sorted(rows, key=lambda row: (row["started_at_ms"], row["request_id"]))[:count]
 
     async def added(self, question: Question, asked: Asked) -> list[Row] | None:
         """Sums added up from what is kept and what is open; None: to be asked in one statement."""
-        return await add_up(self.kept, question, asked)
+        return await add_up(self.kept, self._opened, question, asked)
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -151,7 +230,7 @@ class UsageStore:
         ids = [row["session"] for row in ranked]
         known = {row["session"]: row for row in await self.sums_of(question, ids)}
         places = sessions.places_of(list(known.values()))
-        rows = await self.ask(question, *sessions.agents(wanted, span, ids, places))
+        rows = await self.ask_requests(question, *sessions.agents(wanted, span, ids, places))
         looked_at = {row["session"]: row for row in rows}
         found = [sessions.with_agents(known[each], looked_at.get(each)) for each in ids if each in known]
         return found, ranked[0]["sessions_found"]

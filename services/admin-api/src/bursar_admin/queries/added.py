@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
-from bursar_admin.queries.sums import MEASURES, Question, Sql, bucket_key, cut_rows, relation
-from bursar_common.usage_sums import COUNTS, CUTS, PARTS
-
-_OWNERS: Final = ("user_id", "virtual_key_id", "virtual_key")
-_SHARED: Final = {"hour": CUTS["team"], "team": CUTS["team"], "key": _OWNERS}
-"""Columns that open hours are read by, once for all who ask for many measures at the same moment. For few measures
-reading just those is cheaper: what an hour costs is the columns that are unpacked."""
-_FEW: Final = 5
+from bursar_admin.queries.sums import Question, Sql, bucket_key, cut_rows, relation
+from bursar_common.usage_sums import COUNTS, PARTS
 
 
 def of_buildings(
@@ -53,20 +46,32 @@ def of_buildings(
 
 def of_requests(question: Question, columns: Sequence[str], measures: Sequence[str], *, count: int) -> Sql:
     """Sums over the plan's requests by at least the columns, and by hour: ``hour_s`` and, of the last, ``last_ms``."""
-    plan = question.plan
-    shared = _SHARED.get(plan.cut, ()) if len(measures) > _FEW else ()
-    by = tuple(dict.fromkeys((*shared, *columns)))
-    wanted = tuple(dict.fromkeys((*(MEASURES if shared else ()), *measures)))
+    by, plan = tuple(dict.fromkeys(columns)), question.plan
     open_only = replace(plan, hours=(), open_hours=(), days=None, open_days=(), buildings=None)
-    inner, parameters = relation(Question(question.criteria, open_only), by, wanted, at="last")
+    inner, parameters = relation(Question(question.criteria, open_only), by, measures, at="last")
     selected = [
         *(f"s.{name} AS {name}" for name in by),
         "toUnixTimestamp(toStartOfHour(s.at)) AS hour_s",
         "toUnixTimestamp64Milli(max(s.at)) AS last_ms",
-        *(f"sum(s.{name}) AS sum_{name}" for name in wanted),
+        *(f"sum(s.{name}) AS sum_{name}" for name in measures),
     ]
     groups = ", ".join((*(f"s.{name}" for name in by), "hour_s"))
     return (
         f"SELECT {', '.join(selected)}\nFROM\n(\n{inner}\n) AS s\nGROUP BY {groups} LIMIT {{count:UInt32}}",
+        {**parameters, "count": count},
+    )
+
+
+def groups_of(question: Question, columns: Sequence[str], measures: Sequence[str], *, count: int) -> Sql:
+    """Likewise, for thousands of groups: the values of the columns are one list (``of``), the sums another."""
+    plan = question.plan
+    open_only = replace(plan, hours=(), open_hours=(), days=None, open_days=(), buildings=None)
+    inner, parameters = relation(Question(question.criteria, open_only), columns, measures, at="last")
+    by = ", ".join(f"s.{name}" for name in columns)
+    sums = ", ".join(f"toInt128(sum(s.{name}))" for name in measures)
+    return (
+        f"SELECT [{by}] AS of, toUnixTimestamp(toStartOfHour(s.at)) AS hour_s,"
+        f" toUnixTimestamp64Milli(max(s.at)) AS last_ms, [{sums}] AS sums\n"
+        f"FROM\n(\n{inner}\n) AS s\nGROUP BY {by}, hour_s LIMIT {{count:UInt32}}",
         {**parameters, "count": count},
     )

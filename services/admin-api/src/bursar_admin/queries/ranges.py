@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bursar_admin.errors import bad_field
 from bursar_admin.queries.filters import MAX_RANGE_DAYS, Filters
+from bursar_admin.queries.standing import Standing
 from bursar_common.usage_sums import FORM, RECENT_MS
 from bursar_common.windows import zone
 
@@ -130,10 +131,26 @@ class Plan:
         sources = ("bursar.usage_events", older), (RECENT, recent)
         return tuple((table, spans) for table, spans in sources if spans)
 
+    requests: str | None = None
+    """Names the requests in ``raw`` (see :class:`bursar_admin.queries.standing.Standing`); None: that is not known."""
+
+    left: str = ""
+    """Names what is known of months whose requests have left; empty: not known."""
+
     @property
-    def fixed(self) -> bool:
-        """Whether all that is read are named buildings, whose rows never change: an answer holds for good."""
-        return self.buildings is not None and not self.raw
+    def raw_days(self) -> frozenset[str]:
+        """UTC days that ``raw`` is of, whole or in part."""
+        return frozenset(
+            day_of(at_ms) for span in self.raw for at_ms in (*range(span.from_ms, span.to_ms, DAY_MS), span.to_ms - 1)
+        )
+
+    @property
+    def named(self) -> object | None:
+        """All that the answer depends on beside the statement: named buildings, whose rows never change, and named
+        requests. None: not known, so an answer holds for the moment only."""
+        if self.buildings is None or (self.raw and self.requests is None):
+            return None
+        return self.buildings, self.requests if self.raw else ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +175,8 @@ class Hours:
     now_s: int | None = None
     """When it was asked, by ClickHouse's clock, which also says what ``bursar.usage_recent`` is fed with; None: nothing
     is known."""
+    standing: Standing | None = None
+    """What the tables of requests held then, or a moment before; None: not known."""
 
     @property
     def recent_ms(self) -> int | None:
@@ -270,17 +289,16 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
         return everything
     pieces = [Span(span.from_ms, first), *(Span(hour * 1000, hour * 1000 + HOUR_MS) for hour in open_hours)]
     pieces.append(Span(last, span.to_ms))
+    raw = tuple(_joined(pieces))
+    buildings = _buildings(days, open_days, by_hour, open_hours, hours) if cut is not None else None
+    requests, left = None, ""
+    if buildings is not None and hours.standing is not None:
+        raw = hours.standing.clipped(raw)
+        requests, left = hours.standing.requests(raw), hours.standing.left
     return Plan(
-        tuple(_joined(pieces)),
-        hours.corrected,
-        by_hour,
-        open_hours,
-        days,
-        open_days,
-        cut or "",
-        _buildings(days, open_days, by_hour, open_hours, hours) if cut is not None else None,
-        recent_ms,
-    )
+        raw, hours.corrected, by_hour, open_hours, days, open_days, cut or "", buildings, recent_ms, requests,
+        left,
+    )  # fmt: skip
 
 
 def _buildings(

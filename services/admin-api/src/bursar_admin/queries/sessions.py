@@ -129,6 +129,19 @@ def agents(criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequ
     )
 
 
+def agents_of(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """As :func:`agents` finds it, of all turns of one session; None: there are none."""
+    if not turns:
+        return None
+    return {
+        "first_ms": min(turn["started_at_ms"] for turn in turns),
+        "last_ms": max(turn["started_at_ms"] + (turn["latency_ms"] or 0) for turn in turns),
+        "agents": len({turn["agent_id"] for turn in turns}),
+        "models": list(dict.fromkeys(turn["model"] for turn in turns))[:20],
+        "seen": len(turns),
+    }
+
+
 def requests_of(sums: Mapping[str, Any]) -> int:
     """How many requests a session's sums are of."""
     return int(sums["sum_requests"] + sums["sum_refused"])
