@@ -48,8 +48,8 @@ class Settings(BaseModel):
     opens the embedded engine, as does an empty value, below ``BURSAR_HOME``. Admin-api: empty, a budget whose window is
     made shorter opens with 0 spent."""
     enforcer_url: str = ""
-    """Edge and admin-api, required: ``http://host:port`` or ``unix:<path>`` of the enforcer. Aggregator on one machine: asked
-    what it has consumed before the log forgets anything; without it nothing is forgotten."""
+    """Edge and admin-api, required: ``http://host:port`` or ``unix:<path>`` of the enforcer. Aggregator on one machine:
+    asked what it has consumed before the log forgets anything; without it nothing is forgotten."""
     admin_url: str = ""
     """Edge on one machine: address of admin-api, as above."""
     aggregator_url: str = ""
