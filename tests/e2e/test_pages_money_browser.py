@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -272,4 +273,47 @@ def test_short_opus_answers_are_told_apart_by_their_tool_calls(world: World) -> 
         expect(card.locator(".unknown")).to_contain_text("tool calls unknown, not counted")
         expect(card.locator(".rule")).to_contain_text("at most 1 tool call")
         assert accessibility_faults(page) == []
+        tab.check()
+
+
+def test_expired_caches_and_dearest_sessions_are_compared(world: World) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    today = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    start, first = (int((today - timedelta(days=days)).timestamp()) for days in (14, 28))
+    # Whole days that are over: both periods stay as they are.
+    end = int(today.timestamp())
+
+    def numbers(only: str, from_s: int, to_s: int) -> dict[str, Any]:
+        (insight,) = world.api(f"/api/insights?only={only}&from={from_s}&to={to_s}")["insights"]
+        assert insight["id"] == only
+        return dict(insight["numbers"])
+
+    was = {name: numbers(name, first, start) for name in ("expired_caches", "dearest_sessions")}
+    compared = world.api(f"/api/insights?from={start}&to={end}&previous_from={first}&previous_to={start}")["insights"]
+    before = {each["id"]: each.get("previous_numbers") for each in compared}
+    # Of what is read turn by turn, the other period is asked for by itself.
+    assert before["expired_caches"] is None
+    assert before["dearest_sessions"] == was["dearest_sessions"]
+    assert was["dearest_sessions"]["sessions"] > 10
+    assert was["expired_caches"]["rewrites"] > 0
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        world.api("/api/insights?only=everything")
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/insights?from={start}&to={end}")
+        caches, dearest = page.locator("#expired_caches .insight-lead"), page.locator("#dearest_sessions .insight-lead")
+        expect(caches.locator("p.quiet")).to_contain_text("the same length before.")
+        assert exact(caches.locator("p.quiet .num").first) == was["expired_caches"]["extra_nusd"]
+        assert exact(dearest.locator("p.quiet .num").first) == was["dearest_sessions"]["list_cost_nusd"]
+        for card in (caches, dearest):
+            expect(card.locator(".big .delta")).to_be_visible()
+        said = caches.locator(".big .delta").inner_text()
+        assert page.locator(".jump a[href='#expired_caches'] .delta").inner_text() == said
+        assert accessibility_faults(page) == []
+        for width in (1440, 390):
+            tab.look(width=width)
+            tab.check()
+        tab.look()
+        page = tab.open(f"/insights?from={start}&to={end}&compare=0")
+        expect(page.locator(".big .delta, .jump .delta")).to_have_count(0)
+        expect(caches).not_to_contain_text("the same length before")
         tab.check()
