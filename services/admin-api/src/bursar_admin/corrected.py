@@ -49,6 +49,11 @@ class Corrected:
         self.trimmed = False
         """There are older ones that are not kept."""
 
+    @property
+    def oldest_time(self) -> str | None:
+        """Of the oldest one kept, where there are older ones."""
+        return next(iter(self._entries.values())).time if self.trimmed and self._entries else None
+
     async def newest_first(self) -> tuple[list[Entry], bool]:
         """(corrections, whether the owners of all are known). Raises Refusal (503) while the log is away."""
         async with self._turn:

@@ -63,6 +63,13 @@ class EventPageAnswer(TypedDict):
             "time are not among them."
         ),
     ]
+    corrections_since: Annotated[
+        str | None,
+        Field(
+            description="Where there are more corrections than are kept (5,000): those before this time are not among "
+            "the events. /api/finance/corrections has them by month."
+        ),
+    ]
     corrections_known: Annotated[
         bool, Field(description="False: the analytics do not answer, so corrections of requests may be missing here.")
     ]

@@ -149,6 +149,17 @@ def short_name(event: dict[str, Any]) -> str:
     return short_id(event["name"]) if event["entity"] == REQUEST else str(event["name"])
 
 
+def corrections_end(answer: dict[str, Any], *, in_order: bool, entity: str | None) -> str | None:
+    """The time before which corrections are missing on this page of events; None: none is. In order of time it is so
+    from the page on that gets there, in any other order on every page."""
+    since: str | None = answer["corrections_since"]
+    if since is None or entity not in (None, REQUEST):
+        return None
+    events = answer["events"]
+    reached = answer["next_cursor"] is None or (bool(events) and events[-1]["time"] <= since)
+    return since if reached or not in_order else None
+
+
 def routes(desk: Desk, frame: Frame) -> list[Route]:
     def tabs(view: View) -> list[tuple[str, str, str, int | None]]:
         return [(slug, word, view.href(path), None) for slug, path, word in TABS]
@@ -191,6 +202,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
         query: dict[str, Any] = {name: view.query.get(name) or None for name in (*FILTERS, *ORDER, "cursor")}
         query |= {name: view.query.get(name) or None for name, _, _ in SCOPES}
         answer = await view.api.get("/api/events", {**query, "limit": PAGE})
+        by_time = (query["sort_by"] or "time") == "time" and query["order"] != "asc"
         chips = [
             (f"{words(name)}: {view.query[name]}", view.here(**{name: None}))
             for name in FILTERS
@@ -201,7 +213,7 @@ def routes(desk: Desk, frame: Frame) -> list[Route]:
             tabs=tabs(view), lines=[line(view, event) for event in answer["events"]], cursor=answer["next_cursor"],
             complete=answer["complete"], looked_back_to=answer["looked_back_to"], chips=chips, columns=COLUMNS,
             sorted_since=answer["sorted_since"], corrections_known=answer["corrections_known"],
-            by_time=(query["sort_by"] or "time") == "time" and query["order"] != "asc",
+            corrections_since=corrections_end(answer, in_order=by_time, entity=query["entity"]), by_time=by_time,
             entities=[(each, ENTITY_WORDS.get(each, words(each)))
             for each in ENTITIES], actions=ACTIONS, actors=tuple(ACTOR_WORDS.items()),
         )  # fmt: skip

@@ -93,6 +93,7 @@ def routes(desk: Desk) -> list[Route]:
             "looked_back_to": looked_back_to,
             "sorted_since": None if in_order or not chronicle.forgotten else chronicle.oldest_time,
             "corrections_known": corrections_known,
+            "corrections_since": desk.corrected.oldest_time,
         }
 
     async def corrected(asked: Asked, of_owner: set[str]) -> tuple[list[Entry], bool]:
