@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bursar_admin.queries.ranges import HOURS_QUERY, hours_of
 from bursar_aggregator import recent
 from bursar_aggregator.migrations import load_migrations, migrate
 from bursar_common.analytics import Analytics, AnalyticsUnavailable
@@ -90,12 +91,15 @@ async def test_broken_off_it_is_done_again_from_the_beginning(
             await migrate(analytics, load_migrations())
     applied = await analytics.query("SELECT max(version) AS n FROM bursar.schema_migrations")
     assert applied == [{"n": BEFORE}]
+    await analytics.command("INSERT INTO bursar.usage_hours_touched (hour) VALUES (toDateTime(0, 'UTC'))")
+    assert hours_of(await analytics.query(HOURS_QUERY)).recent_ms is None  # so nobody asks half a copy
     # What comes meanwhile is fed to the copy, and copied once more.
     await analytics.command(
         "INSERT INTO bursar.usage_events (request_id, started_at, virtual_key_id, rank, cost_nusd)"
         " SELECT concat('new-', toString(number)), now64(3) - INTERVAL number HOUR, 'key-1', 2, 5 FROM numbers(40)"
     )
     await migrate(analytics, load_migrations())
+    assert hours_of(await analytics.query(HOURS_QUERY)).recent_ms is not None
     events, held = await in_both(analytics)
     assert events == held
     for statement in recent.filling():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -17,7 +17,7 @@ from bursar_admin.analytics import Analytics
 from bursar_admin.queries import corrected_requests, logs
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span, day_of
-from bursar_admin.queries.sums import Sql
+from bursar_admin.queries.sums import Question, Sql
 from bursar_admin.recorded import RecordedRows
 
 MORE_CANDIDATES: Final = 4
@@ -34,7 +34,22 @@ requests are read anew from the event log, corrections may be there before them.
 
 Row = dict[str, Any]
 Place = tuple[int, str]
-Haunts = tuple[list[logs.Haunt], tuple[Span, ...], int]
+
+
+@dataclass(frozen=True)
+class Haunts:
+    """Where the requests of the highest values behind a place are."""
+
+    days: list[logs.Haunt]
+    """Days of keys, of what is summed up."""
+    opened: tuple[Span, ...]
+    """Stretches that no sums are of: anywhere in these."""
+    least: int
+    """Both together have all requests of values from here on."""
+    question: Question
+    """About what is summed up, which is what ``days`` depend on."""
+    span: Span
+    """From its first moment to its last."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,13 @@ class Page:
 
 
 class Tops(Protocol):
-    """Where the highest values are."""
+    """Where the highest values are, and answers that are kept for as long as what they depend on stands."""
 
     async def haunts(
         self, wanted: Criteria, span: Span, sort_by: str, after: Place | None, count: int
     ) -> Haunts | None: ...
+
+    async def ask_requests(self, question: Question, sql: str, parameters: Mapping[str, Any]) -> list[Row]: ...
 
 
 class Kept(Protocol):
@@ -218,21 +235,11 @@ class _Finder:
             for request_id, haunt in self._corrected.items()
             if day_of(stretch.from_ms) <= haunt[0] <= day_of(stretch.to_ms - 1)
         }
-        question = logs.candidates(
-            self._wanted,
-            stretch,
-            self._sort_by,
-            descending=self._descending,
-            after=after,
-            count=asked,
-            only=only,
-            recent_ms=self._recent_ms,
-        )
         if not among:
-            plain = await self._analytics.rows(*question)
+            plain = await self._plain(stretch, after, asked, only)
             return plain, self._reach(plain, asked, only)
         plain, corrected = await asyncio.gather(
-            self._analytics.rows(*question),
+            self._plain(stretch, after, asked, only),
             self._analytics.rows(
                 *logs.corrected_candidates(
                     self._wanted,
@@ -258,14 +265,41 @@ class _Finder:
             reach = places[-1]
         return [both[each] for each in places], reach
 
+    async def _plain(self, stretch: Span, after: Place | None, asked: int, only: Haunts | None) -> list[Row]:
+        """The next places of requests as recorded. Of several rows of one request at one place each is listed."""
+
+        def question(span: Span, only: tuple[Sequence[logs.Haunt], Sequence[Span], int] | None) -> Sql:
+            return logs.candidates(
+                self._wanted,
+                span,
+                self._sort_by,
+                descending=self._descending,
+                after=after,
+                count=asked,
+                only=only,
+                recent_ms=self._recent_ms,
+            )
+
+        if only is None:
+            return await self._analytics.rows(*question(stretch, None))
+        parts: list[Awaitable[list[Row]]] = []
+        if only.days:
+            # These days may have open hours as well, whose requests are in the other part: it does not matter that
+            # those which came since are missing here.
+            parts.append(self._tops.ask_requests(only.question, *question(only.span, (only.days, (), only.least))))
+        if only.opened:
+            parts.append(self._analytics.rows(*question(stretch, ((), only.opened, only.least))))
+        found = [row for rows in await asyncio.gather(*parts) for row in rows]
+        return sorted(found, key=_place, reverse=self._descending)[:asked]
+
     def _reach(self, listed: Sequence[Row], asked: int, only: Haunts | None) -> Place | None:
         """How far a list of the next places is complete; None: to the end."""
         if len(listed) >= asked:
             return _place(listed[-1])
-        if only is not None and only[2] > logs.NO_TOP:
+        if only is not None and only.least > logs.NO_TOP:
             # The days looked through have all requests from there on. Fewer than their sums promised: rows have left,
             # or come, since those were asked.
-            return only[2], ""
+            return only.least, ""
         return None
 
     def _first(self, places: Sequence[Place]) -> Place | None:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from bursar_admin import session_sums
 from bursar_admin.adding import Asked, add_up
 from bursar_admin.analytics import Analytics
 from bursar_admin.errors import Refusal
 from bursar_admin.freshness import accepted_s
 from bursar_admin.kept import Kept
-from bursar_admin.log_pages import LogPages, Place
+from bursar_admin.log_pages import Haunts, LogPages, Place
 from bursar_admin.opened import Opened
 from bursar_admin.projection import Projection
 from bursar_admin.queries import content, logs, sessions, sums
@@ -113,18 +114,22 @@ class UsageStore:
 
     async def haunts(
         self, wanted: Criteria, span: Span, sort_by: str, after: Place | None, count: int
-    ) -> tuple[list[logs.Haunt], tuple[Span, ...], int] | None:
-        """Where the requests of the highest values behind a place are: days of keys, and stretches that no sums are
-        of; and how far they reach. None: anywhere, since no sums know, or too many days are to be looked through."""
+    ) -> Haunts | None:
+        """Where the requests of the highest values behind a place are. None: anywhere, since no sums know, or too many
+        days are to be looked through."""
         if sort_by not in logs.TOP_OF or not wanted.summed_by_hour:
             return None
         question = await self.question(wanted, span, columns=["virtual_key_id"], short=True)
-        if question.plan.days is None and not question.plan.hours:
+        plan = question.plan
+        if plan.days is None and not plan.hours:
             return None
-        if question.plan.buildings == ():
-            return [], question.plan.raw, logs.NO_TOP  # nothing of the range is summed up
-        found = logs.nearest(await self.analytics.rows(*logs.haunts(question, sort_by)), after, count)
-        return None if found is None else (found[0], question.plan.raw, found[1])
+        closed = Question(wanted, replace(plan, raw=()))
+        stretches = session_sums.summed_up(plan)
+        if plan.buildings == () or not stretches:
+            return Haunts([], plan.raw, logs.NO_TOP, closed, span)  # nothing of the range is summed up
+        found = logs.nearest(await self.ask(closed, *logs.haunts(closed, sort_by)), after, count)
+        whole = Span(stretches[0].from_ms, stretches[-1].to_ms)
+        return None if found is None else Haunts(found[0], plan.raw, found[1], closed, whole)
 
     async def one(self, request_id: str) -> Row | None:
         rows = await self.analytics.rows(*logs.row_of(request_id))
@@ -228,12 +233,7 @@ class UsageStore:
         if not ranked:
             return [], 0
         ids = [row["session"] for row in ranked]
-        known = {row["session"]: row for row in await self.sums_of(question, ids)}
-        places = sessions.places_of(list(known.values()))
-        rows = await self.ask_requests(question, *sessions.agents(wanted, span, ids, places))
-        looked_at = {row["session"]: row for row in rows}
-        found = [sessions.with_agents(known[each], looked_at.get(each)) for each in ids if each in known]
-        return found, ranked[0]["sessions_found"]
+        return await session_sums.summaries(self, question, span, ids), ranked[0]["sessions_found"]
 
     async def session_left(self, session_id: str) -> Row | None:
         """Sums of a session's requests that have left; None: it had none, or all requests are kept."""

@@ -141,29 +141,15 @@ def candidates(
         recent = recent_ms is not None and span.from_ms >= recent_ms
         return _candidates(criteria, span, sort_by, descending, after, count, RECENT if recent else EVENTS)
     days_of_keys, stretches, least = only
-    new = [each for each in stretches if recent_ms is not None and each.from_ms >= recent_ms]
-    old = [each for each in stretches if each not in new]
-    texts: list[str] = []
-    parameters: dict[str, Any] = {}
-    if days_of_keys or old or not new:
-        places, own = _among(days_of_keys, old)
-        text, more = _candidates(criteria, span, sort_by, descending, after, count, EVENTS, places, least)
-        texts.append(text)
-        parameters |= own | more
-    if new:
-        places, own = _stretches(new, "new")
-        text, more = _candidates(criteria, span, sort_by, descending, after, count, RECENT, places, least)
-        texts.append(text)
-        parameters |= own | more
-    if len(texts) == 1:
-        return texts[0], parameters
-    direction = "DESC" if descending else "ASC"
-    union = "\n)\nUNION ALL\nSELECT * FROM\n(\n".join(texts)
-    return (
-        f"SELECT * FROM\n(\nSELECT * FROM\n(\n{union}\n)\n)\n"
-        f"ORDER BY sort_value {direction}, request_id {direction} LIMIT {{count:UInt32}}",
-        parameters,
+    recent = recent_ms is not None and not days_of_keys and all(each.from_ms >= recent_ms for each in stretches)
+    if recent:
+        places, own = _stretches(stretches, "new")
+    else:
+        places, own = _among(days_of_keys, stretches)
+    text, parameters = _candidates(
+        criteria, span, sort_by, descending, after, count, RECENT if recent else EVENTS, places, least
     )
+    return text, own | parameters
 
 
 def _among(days_of_keys: Sequence[Haunt], stretches: Sequence[Span]) -> Sql:

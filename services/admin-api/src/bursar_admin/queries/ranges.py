@@ -178,9 +178,12 @@ class Hours:
     standing: Standing | None = None
     """What the tables of requests held then, or a moment before; None: not known."""
 
+    has_recent: bool = True
+    """``bursar.usage_recent`` has all it is to have: not while the schema file that makes it (018) copies into it."""
+
     @property
     def recent_ms(self) -> int | None:
-        return None if self.now_s is None else self.now_s * 1000 - RECENT_MS
+        return None if self.now_s is None or not self.has_recent else self.now_s * 1000 - RECENT_MS
 
 
 HOURS_QUERY: Final = """SELECT
@@ -193,6 +196,7 @@ HOURS_QUERY: Final = """SELECT
     argMaxIf(made, built, NOT is_hour) AS generation,
     (SELECT count() FROM bursar.corrections) AS corrections,
     toUnixTimestamp(now()) AS now_s,
+    (SELECT count() FROM bursar.schema_migrations WHERE version = 18) AS has_recent,
     (SELECT toUnixTimestamp(toDateTime(kept_from, 'UTC')) FROM bursar.usage_kept) AS kept_from
 FROM
 (
@@ -261,6 +265,7 @@ def hours_of(rows: Iterable[Mapping[str, Any]]) -> Hours:
         hour_buildings=hour_buildings,
         day_buildings=day_buildings,
         now_s=min((row["now_s"] for row in listed), default=None),
+        has_recent=all(row.get("has_recent", 1) for row in listed),
     )
 
 

@@ -57,7 +57,7 @@ MAX_PLACES: Final = 400
 Place = tuple[str, str]
 
 
-_LAST: Final = (
+LAST: Final = (
     "virtual_key_id", "virtual_key", "user_id", "team_id", "team", "customer_id", "customer", "project",
 )  # fmt: skip
 """Columns a session is shown with, as of its last request."""
@@ -73,17 +73,17 @@ def places(question: Question, sessions: Sequence[str]) -> Sql:
 
 
 def sums_of(question: Question, sessions: Sequence[str]) -> Sql:
-    """Sums of certain sessions, whose they are, and the places of their requests."""
-    inner, parameters = relation(
-        question, ["session_id", *_LAST], MEASURES, also=["session_id IN {sessions:Array(String)}"], at="last"
-    )
+    """Sums of certain sessions, whose they are as of their last request, ``of_ms``, and the places of all of them."""
+    of_these = "session_id IN {sessions:Array(String)}"
+    # Of a request that expired and was recorded later both say the same session, or the first one none.
+    inner, parameters = relation(question, ["session_id", *LAST], MEASURES, also=[of_these], early=of_these, at="last")
     sums = ", ".join(f"sum(s.{name}) AS sum_{name}" for name in MEASURES)
     # Of several at one moment the same is taken however they are read.
-    latest = ", ".join(("s.at", *(f"s.{name}" for name in _LAST)))
-    last = ", ".join(f"argMax(s.{name}, ({latest})) AS of_{name}" for name in _LAST)
+    latest = ", ".join(("s.at", *(f"s.{name}" for name in LAST)))
+    last = ", ".join(f"argMax(s.{name}, ({latest})) AS of_{name}" for name in LAST)
     return (
         f"SELECT s.session_id AS session, {_PLACES} AS places, groupUniqArray(20)(s.virtual_key) AS keys, {last},"
-        f" {sums}\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
+        f" toUnixTimestamp64Milli(max(s.at)) AS of_ms, {sums}\nFROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
         {**parameters, "sessions": list(sessions)},
     )
 
@@ -111,8 +111,8 @@ def at_places(sessions: Sequence[str], places: Sequence[Place] | None) -> Sql:
     )
 
 
-def agents(criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequence[Place] | None) -> Sql:
-    """What sums do not have of certain sessions, from their requests: how many agents there were, of which models, and
+def agents(criteria: Criteria, spans: Sequence[Span], sessions: Sequence[str], places: Sequence[Place] | None) -> Sql:
+    """What sums do not have of certain sessions, from their requests: which agents there were, of which models, and
     when the first request began and the last one ended. Few columns: thousands of values of each are unpacked to get at
     those of a session."""
     columns = [
@@ -120,10 +120,10 @@ def agents(criteria: Criteria, span: Span, sessions: Sequence[str], places: Sequ
         "toUnixTimestamp64Milli(started_at) + ifNull(toInt64(latency_ms), 0) AS end_ms",
     ]  # fmt: skip
     early, own = at_places(sessions, places)
-    inner, parameters = relation(Question(criteria, Plan((span,), corrected=False)), columns, (), early=early)
+    inner, parameters = relation(Question(criteria, Plan(tuple(spans), corrected=False)), columns, (), early=early)
     return (
         f"SELECT s.session_id AS session, min(s.at_ms) AS first_ms, max(s.end_ms) AS last_ms,"
-        f" uniqExact(s.agent_id) AS agents, groupUniqArray(20)(s.model) AS models, count() AS seen\n"
+        f" groupUniqArray(s.agent_id) AS agent_ids, groupUniqArray(20)(s.model) AS models, count() AS seen\n"
         f"FROM\n(\n{inner}\n) AS s\nGROUP BY s.session_id",
         {**parameters, **own},
     )
