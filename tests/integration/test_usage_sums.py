@@ -17,6 +17,7 @@ from bursar_admin.adding import Asked as Adding
 from bursar_admin.analytics import Analytics as Questions
 from bursar_admin.analytics import literal, read_rows
 from bursar_admin.books import Books
+from bursar_admin.freshness import accepted_s
 from bursar_admin.insights import Insights
 from bursar_admin.projection import Projection
 from bursar_admin.queries.dimensions import dimension
@@ -341,6 +342,65 @@ async def test_open_hours_are_added_to_what_is_kept(place: Place) -> None:
     assert found is not None
     assert {row["label"] for row in found if row["team_id"] == "team-id-" + "7".rjust(24, "0")} <= {"team-7", "renamed"}
     await compare(place)
+
+
+async def test_what_is_open_is_kept_until_its_requests_change(place: Place) -> None:
+    """Not summed up at all, and asked until now: answers rest on what the tables hold, and on nothing that is older."""
+    (clock,) = await place.questions.rows("SELECT toUnixTimestamp(now()) AS now_s")
+    now_s = clock["now_s"]
+    await place.settle()
+    begun_s = now_s // 3600 * 3600 - 3600
+    # Ten sessions, all begun at one moment; the last request is before the running hour.
+    place.engine.run_main(analytics_rows.insert_block(ROWS, 600, 1 << 40, begun_s - 3600, 1), "Null")
+    hours = [now_s // 3600 * 3600 - hour * 3600 for hour in range(30)]
+    await place.writing.insert_columns("usage_hours_touched", ("hour",), ("DateTime('UTC')",), [hours])
+    wanted, refused = place.store.criteria(filters()), place.store.criteria(filters(outcome="refused", team="team-7"))
+    names = [name for name in ASKS if name not in ("by session", "days off the hour")]
+
+    async def answers(store: UsageStore, until_s: int, *filtered: Any) -> list[Any]:
+        span = Span((begun_s - 3 * 3600) * 1000, until_s * 1000)
+        each = filtered or (wanted, refused)
+        return [told(await ASKS[name](store, one, span)) for one in each for name in names]
+
+    before = await answers(place.store, now_s + 5)
+    place.questions.asked.clear()
+    # A second later the range is another, its requests are the same.
+    assert await answers(place.store, now_s + 6, wanted) == before[: len(names)]
+    assert [text for text in place.questions.asked if "agent_id" not in text] == []
+    changes = {
+        "come in": f"INSERT INTO bursar.usage_events SELECT * REPLACE (concat(request_id, '-x') AS request_id)"
+        f" FROM bursar.usage_events FINAL WHERE toUnixTimestamp(started_at) BETWEEN {begun_s} AND {now_s} LIMIT 40",
+        "replaced": "INSERT INTO bursar.usage_events SELECT * REPLACE (list_cost_nusd + 7 AS list_cost_nusd,"
+        " toUInt8(3) AS rank, 'renamed' AS team) FROM bursar.usage_events FINAL"
+        f" WHERE toUnixTimestamp(started_at) BETWEEN {begun_s} AND {now_s} LIMIT 30",
+        "corrected": "INSERT INTO bursar.corrections (correction_id, request_id, corrected_at, reason, cost_nusd,"
+        " list_cost_nusd, output_tokens) SELECT 'c1', request_id, now64(3), 'test', -7, -9, -3"
+        " FROM bursar.usage_events FINAL"
+        f" WHERE toUnixTimestamp(started_at) BETWEEN {begun_s} AND {now_s} AND output_tokens > 9 LIMIT 20",
+    }
+    for what, statement in changes.items():
+        place.engine.run_main(statement, "Null")
+        after = await answers(place.store, now_s + 6)
+        assert after != before, what
+        assert after == await answers(place.plain, now_s + 6), what
+        before = after
+    # Merged, emptied and filled again: other parts, the same requests.
+    for statement in ("OPTIMIZE TABLE bursar.usage_recent FINAL", EMPTYING, *filling()):
+        place.engine.run_main(statement, "Null")
+        if statement != EMPTYING:
+            continue
+        # While it is empty its answers are its own; none of them is told afterwards.
+        await ASKS["by team"](place.store, wanted, Span(begun_s * 1000, now_s * 1000))
+    assert await answers(place.store, now_s + 6) == before
+    # Who accepts what is a moment old gets it, and nobody else.
+    place.engine.run_main(changes["come in"].replace("'-x'", "'-y'"), "Null")
+    span = Span((begun_s - 3 * 3600) * 1000, (now_s + 6) * 1000)
+    accepted_s.set(60.0)
+    old = told(await ASKS["by team"](place.store, wanted, span))
+    accepted_s.set(0.0)
+    assert old == before[names.index("by team")]
+    new = told(await ASKS["by team"](place.store, wanted, span))
+    assert new == told(await ASKS["by team"](place.plain, wanted, span)) != old
 
 
 async def read_of_requests(place: Place, from_s: int, to_s: int) -> tuple[set[str], set[str]]:

@@ -106,7 +106,8 @@ async def _open(kept: Kept, question: Question, asked: Asked) -> list[Row]:
     plan = question.plan
     if not plan.raw:
         return []
-    sql, parameters = added.of_requests(question, asked.columns, asked.measures, count=MAX_GROUPS + 1)
+    only = asked.only.sql if asked.only is not None else ""
+    sql, parameters = added.of_requests(question, asked.columns, asked.measures, only=only, count=MAX_GROUPS + 1)
     if plan.requests is None:
         return await kept.shared(sql, parameters)
     return await kept.named(sql, parameters, plan.requests)

@@ -148,6 +148,13 @@ class Insights:
             "few_tool_uses": FEW_TOOL_USES,
         }, listed
 
+    async def _leading(self, question: Question) -> tuple[Row, dict[str, Row]]:
+        """The sessions that both insights about sessions are about, and the sums of all of them by id. Asked by both,
+        and answered once where they ask at the same time."""
+        (leading,) = await self._store.ask(question, *queries.leading_sessions(question, CACHE_SESSIONS, DEAREST))
+        ids = sorted({session for which in ("writers", "dearest") for _, session in leading[which]})
+        return leading, {row["session"]: row for row in await self._store.sums_of(question, ids)} if ids else {}
+
     async def _turns(self, known: dict[str, Row], question: Question, span: Span, *, caches: bool = False) -> Turns:
         """Of sessions whose sums are known."""
         if not known:
@@ -163,9 +170,9 @@ class Insights:
     async def _caches(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
         question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-        writers = await store.ask(question, *queries.cache_writers(question, CACHE_SESSIONS))
-        ids = [row["session"] for row in writers]
-        known = {row["session"]: row for row in await store.sums_of(question, ids)} if ids else {}
+        leading, known = await self._leading(question)
+        writers = {session: -int(written) for written, session in leading["writers"] if int(written) < 0}
+        known = {each: known[each] for each in writers if each in known}
         turns = await self._turns(known, question, span, caches=True)
         listed: list[dict[str, Any]] = []
         totals = {"rewrites": 0, "tokens": 0, "extra": 0, "saved": 0, "dearer": 0, "within_the_hour": 0}
@@ -194,8 +201,7 @@ class Insights:
                 }
             )  # fmt: skip
         listed.sort(key=lambda row: (-int(row["extra_nusd"]), str(row["session_id"])))
-        all_written = writers[0]["all_written"] if writers else 0
-        looked = sum(row["written"] for row in writers if row["session"] in seen)
+        looked = sum(written for session, written in writers.items() if session in seen)
         return {
             "id": "expired_caches",
             "title": "Caches that ran out and were written again",
@@ -217,7 +223,7 @@ class Insights:
                 **money("hour_cache_dearer", totals["dearer"]),
                 **money("hour_cache_net", totals["saved"] - totals["dearer"]),
                 "sessions_looked_at": len(seen),
-                "share_of_writes_looked_at": looked / all_written if all_written else None,
+                "share_of_writes_looked_at": (looked / leading["all_written"] if leading["all_written"] else None),
                 "complete": len(seen) == len(writers),
             },
             "rows": listed[:ROWS],
@@ -228,15 +234,10 @@ class Insights:
         """(sums of the dearest sessions in order, the question about them, numbers)."""
         store = self._store
         question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-        ranked = await store.ask(
-            question, *sessions.ranked(question, "list_cost", descending=True, count=DEAREST, offset=0)
-        )
-        ids = [row["session"] for row in ranked]
-        known = {row["session"]: row for row in await store.sums_of(question, ids)} if ids else {}
-        found = [known[each] for each in ids if each in known]
-        total = ranked[0]["sessions_found"] if ranked else 0
+        leading, known = await self._leading(question)
+        found = [known[session] for _, session in leading["dearest"] if session in known]
         return found, question, {
-            "sessions": total, **money("list_cost", sum(row["sum_list_cost_nusd"] for row in found))
+            "sessions": leading["sessions"], **money("list_cost", sum(row["sum_list_cost_nusd"] for row in found))
         }  # fmt: skip
 
     async def _dearest(self, wanted: Criteria, span: Span, before: Span | None) -> dict[str, Any]:

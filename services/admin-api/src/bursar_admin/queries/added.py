@@ -44,11 +44,14 @@ def of_buildings(
     )
 
 
-def of_requests(question: Question, columns: Sequence[str], measures: Sequence[str], *, count: int) -> Sql:
+def of_requests(
+    question: Question, columns: Sequence[str], measures: Sequence[str], *, only: str = "", count: int
+) -> Sql:
     """Sums over the plan's requests by at least the columns, and by hour: ``hour_s`` and, of the last, ``last_ms``."""
     by, plan = tuple(dict.fromkeys(columns)), question.plan
     open_only = replace(plan, hours=(), open_hours=(), days=None, open_days=(), buildings=None)
-    inner, parameters = relation(Question(question.criteria, open_only), by, measures, at="last")
+    also = [only] if only else []
+    inner, parameters = relation(Question(question.criteria, open_only), by, measures, also, at="last")
     selected = [
         *(f"s.{name} AS {name}" for name in by),
         "toUnixTimestamp(toStartOfHour(s.at)) AS hour_s",

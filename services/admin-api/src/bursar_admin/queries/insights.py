@@ -32,14 +32,19 @@ def is_opus(row: dict[str, Any]) -> bool:
     return "opus" in row["model"].lower()
 
 
-def cache_writers(question: Question, count: int) -> Sql:
-    """Sessions that wrote most to the 5 minute cache, and what all wrote."""
-    inner, parameters = relation(question, RANKED_BY, ("cache_write_5m_tokens",))
+def leading_sessions(question: Question, writers: int, dearest: int) -> Sql:
+    """Of all sessions together: those that wrote most to the 5 minute cache, what all wrote, the dearest ones at list
+    prices, and how many there are. One row; lists of (amount below zero, session), the highest first."""
+    inner, parameters = relation(question, RANKED_BY, ("cache_write_5m_tokens", "list_cost_nusd"))
+    # Grouping the sessions is what takes its time, and is done once.
     return (
-        "SELECT s.session_id AS session, sum(s.cache_write_5m_tokens) AS written, sum(written) OVER () AS all_written\n"
-        f"FROM\n(\n{inner}\n) AS s\nWHERE s.session_id != '' GROUP BY s.session_id HAVING written > 0\n"
-        "ORDER BY written DESC, session LIMIT {count:UInt32}",
-        {**parameters, "count": count},
+        "SELECT groupArraySorted({writers:UInt8})((-t.written, t.session)) AS writers,"
+        " groupArraySorted({dearest:UInt8})((-t.cost, t.session)) AS dearest,"
+        " toInt64(sum(greatest(t.written, 0))) AS all_written, count() AS sessions\n"
+        "FROM\n(\nSELECT s.session_id AS session, sum(s.cache_write_5m_tokens) AS written,"
+        " sum(s.list_cost_nusd) AS cost\n"
+        f"FROM\n(\n{inner}\n) AS s\nWHERE s.session_id != '' GROUP BY s.session_id\n) AS t",
+        {**parameters, "writers": writers, "dearest": dearest},
     )
 
 

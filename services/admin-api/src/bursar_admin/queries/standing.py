@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from bursar_admin.queries.ranges import Span
 
-OF_SUMS: Final = ("usage_hours_touched", "usage_hours_built", "usage_days_built", "usage_left", "corrections")
+OF_SUMS: Final = (
+    "usage_hours_touched", "usage_hours_built", "usage_days_built", "usage_left", "corrections", "schema_migrations",
+)  # fmt: skip
 """Tables that say which sums are complete."""
 OF_REQUESTS: Final = ("usage_events", "usage_recent")
 """Tables of requests. What is asked of one depends on both here: they get the same rows, one a moment later."""
