@@ -196,3 +196,32 @@ def test_every_table_sorts_and_is_saved(world: World) -> None:
 def every_head_is_named(tab: Tab, path: str) -> None:
     assert accessibility_faults(tab.page, "empty-table-header", "button-name", "scope-attr-valid") == [], path
     tab.check()
+
+
+def test_what_it_cost_is_in_sight_without_scrolling(world: World) -> None:
+    """On a laptop with all columns, on a telephone with those that fit; whoever wants others chooses them."""
+    for path, box in (("/logs?range=7d", "[data-log]"), ("/sessions?range=7d", "#session-box")):
+        for width in (1280, 390):
+            with open_tab(world.browser, world.url, width=width) as tab:
+                page = tab.open(path)
+                table = page.locator(box)
+                cost = table.locator("tbody tr[data-open] [data-col=cost]").first.bounding_box()
+                frame = table.bounding_box()
+                assert cost is not None
+                assert frame is not None
+                assert cost["x"] + cost["width"] <= frame["x"] + frame["width"] + 1, (path, width)
+                tab.check()
+        with open_tab(world.browser, world.url, width=390) as tab:
+            page = tab.open(path)
+            tokens = page.locator(f"{box} th[data-col={'input' if 'logs' in path else 'tokens'}]")
+            expect(tokens).to_be_hidden()
+            page.locator("summary[title=Columns]").click()
+            page.get_by_role("checkbox", name="Input" if "logs" in path else "Tokens").check()
+            expect(tokens).to_be_visible()
+            page = tab.open(path)
+            expect(tokens).to_be_visible()
+            # A wide window has them all until somebody chooses.
+        with open_tab(world.browser, world.url, width=390) as tab:
+            page = tab.open(path)
+            tab.look()
+            expect(page.locator(f"{box} th[data-col={'input' if 'logs' in path else 'tokens'}]")).to_be_visible()

@@ -40,17 +40,19 @@ class Column:
     sort_by: str = ""
     right: bool = False
     shown: bool = True
+    wide: bool = False
+    """Left out on a telephone, unless the reader chooses it: what a request cost is in sight there."""
 
 
 COLUMNS = (
     Column("time", "Time", "started_at"),
     Column("outcome", "Outcome"),
     Column("who", "Who"),
-    Column("team", "Team"),
-    Column("model", "Model"),
-    Column("input", "Input", "input_tokens", right=True),
-    Column("cached", "Cached", right=True),
-    Column("output", "Output", "output_tokens", right=True),
+    Column("team", "Team", wide=True),
+    Column("model", "Model", wide=True),
+    Column("input", "Input", "input_tokens", right=True, wide=True),
+    Column("cached", "Cached", right=True, wide=True),
+    Column("output", "Output", "output_tokens", right=True, wide=True),
     Column("cost", "Cost", "cost", right=True),
     Column("latency", "Latency", "latency_ms", right=True),
     Column("ttft", "First token", "time_to_first_token_ms", right=True, shown=False),

@@ -26,14 +26,14 @@ LEAST_WIDTH = 0.35
 COLUMNS = (
     Column("session", "Session"),
     Column("who", "Who"),
-    Column("project", "Project"),
+    Column("project", "Project", wide=True),
     Column("started", "Last request", "last_at"),
-    Column("duration", "Duration", right=True),
-    Column("requests", "Requests", "requests", right=True),
-    Column("agents", "Agents", right=True),
-    Column("models", "Models"),
-    Column("tokens", "Tokens", "tokens", right=True),
-    Column("hit", "Cache hit", right=True),
+    Column("duration", "Duration", right=True, wide=True),
+    Column("requests", "Requests", "requests", right=True, wide=True),
+    Column("agents", "Agents", right=True, wide=True),
+    Column("models", "Models", wide=True),
+    Column("tokens", "Tokens", "tokens", right=True, wide=True),
+    Column("hit", "Cache hit", right=True, wide=True),
     Column("cost", "Cost", "cost", right=True),
 )
 

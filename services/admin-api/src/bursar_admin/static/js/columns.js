@@ -9,15 +9,30 @@ for (const chooser of choosers) {
   const dress = () => {
     for (const choice of choices) box.classList.toggle(`no-${choice.value}`, !choice.checked);
   };
+  const narrow = matchMedia("(max-width: 719px)");
+  const defaults = choices.map((choice) => choice.checked);
+  let chosen = false;
+  // Until somebody chooses, a telephone shows what fits beside what it cost.
+  const fit = () => {
+    if (chosen) return;
+    choices.forEach((choice, at) => { choice.checked = defaults[at] && !(narrow.matches && "wide" in choice.dataset); });
+    dress();
+  };
+  narrow.addEventListener("change", fit);
   try {
     const kept = JSON.parse(localStorage.getItem(name) ?? "null");
-    if (Array.isArray(kept)) for (const choice of choices) choice.checked = kept.includes(choice.value);
+    if (Array.isArray(kept)) {
+      chosen = true;
+      for (const choice of choices) choice.checked = kept.includes(choice.value);
+    }
   } catch { /* nothing worth keeping */ }
   for (const choice of choices) {
     choice.addEventListener("change", () => {
+      chosen = true;
       localStorage.setItem(name, JSON.stringify(choices.filter((each) => each.checked).map((each) => each.value)));
       dress();
     });
   }
   dress();
+  fit();
 }
