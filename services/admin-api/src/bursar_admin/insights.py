@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bursar_admin import session_sums
 from bursar_admin.adding import Asked, Only
 from bursar_admin.books import Books
 from bursar_admin.queries import insights as queries
@@ -148,12 +149,13 @@ class Insights:
             "few_tool_uses": FEW_TOOL_USES,
         }, listed
 
-    async def _leading(self, question: Question) -> tuple[Row, dict[str, Row]]:
+    async def _leading(self, question: Question, span: Span) -> tuple[Row, dict[str, Row]]:
         """The sessions that both insights about sessions are about, and the sums of all of them by id. Asked by both,
         and answered once where they ask at the same time."""
         (leading,) = await self._store.ask(question, *queries.leading_sessions(question, CACHE_SESSIONS, DEAREST))
         ids = sorted({session for which in ("writers", "dearest") for _, session in leading[which]})
-        return leading, {row["session"]: row for row in await self._store.sums_of(question, ids)} if ids else {}
+        rows = await session_sums.sums_of(self._store, question, span, ids) if ids else []
+        return leading, {row["session"]: row for row in rows}
 
     async def _turns(self, known: dict[str, Row], question: Question, span: Span, *, caches: bool = False) -> Turns:
         """Of sessions whose sums are known."""
@@ -170,7 +172,7 @@ class Insights:
     async def _caches(self, wanted: Criteria, span: Span) -> dict[str, Any]:
         store = self._store
         question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-        leading, known = await self._leading(question)
+        leading, known = await self._leading(question, span)
         writers = {session: -int(written) for written, session in leading["writers"] if int(written) < 0}
         known = {each: known[each] for each in writers if each in known}
         turns = await self._turns(known, question, span, caches=True)
@@ -234,7 +236,7 @@ class Insights:
         """(sums of the dearest sessions in order, the question about them, numbers)."""
         store = self._store
         question = await store.question(wanted, span, dimension("session"), columns=sessions.RANKED_BY)
-        leading, known = await self._leading(question)
+        leading, known = await self._leading(question, span)
         found = [known[session] for _, session in leading["dearest"] if session in known]
         return found, question, {
             "sessions": leading["sessions"], **money("list_cost", sum(row["sum_list_cost_nusd"] for row in found))
