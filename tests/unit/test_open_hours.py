@@ -8,14 +8,16 @@ from typing import Any, cast
 from multidict import MultiDict
 
 from bursar_admin.analytics import Analytics
-from bursar_admin.freshness import MAX_AGE_S, age_of
+from bursar_admin.errors import unavailable
+from bursar_admin.freshness import MAX_AGE_S, accepted_s, age_of
 from bursar_admin.kept import Kept
 from bursar_admin.opened import WIDE, Held, passing, summed
 from bursar_admin.queries.criteria import Criteria, criteria
 from bursar_admin.queries.filters import read_filters
 from bursar_admin.queries.ranges import Hours, Span, plan_of
-from bursar_admin.queries.standing import Standing, standing_of
+from bursar_admin.queries.standing import STANDING_QUERY, Standing, standing_of
 from bursar_admin.queries.sums import MEASURES
+from bursar_admin.usage import SumsKnown
 
 HOUR_S = 1_795_000_000 // 3600 * 3600
 
@@ -113,6 +115,27 @@ async def test_an_answer_is_kept_by_the_name_of_what_it_was_read_from() -> None:
     assert await kept.named("q", {}, "one") == [{"asked": 4}]
     both = await asyncio.gather(kept.named("q", {}, "three"), kept.named("q", {}, "four"), kept.named("q", {}, "three"))
     assert both[0] == both[2] != both[1]
+
+
+async def test_who_may_not_see_parts_is_answered_without() -> None:
+    asked: list[str] = []
+
+    class Narrow:
+        async def rows(self, sql: str, parameters: Any = None, settings: Any = None) -> list[dict[str, Any]]:
+            asked.append("parts" if sql == STANDING_QUERY else "hours")
+            if sql == STANDING_QUERY:
+                raise unavailable("not for you")
+            return []
+
+    known = SumsKnown(cast("Analytics", Narrow()))
+    assert (await known.now()).standing is None
+    assert (await known.now()).standing is None
+    assert asked == ["parts", "hours", "hours"]
+    # What is accepted to be a moment old is not asked again.
+    accepted_s.set(5.0)
+    await known.now()
+    assert asked == ["parts", "hours", "hours"]
+    accepted_s.set(0.0)
 
 
 def group(hour: int, amount: int, **of: str) -> tuple[tuple[str, ...], int, int, tuple[int, ...]]:

@@ -29,6 +29,10 @@ not known is `null`, never 0.
 **Paging.** `limit` and `offset`, or the `cursor` that the page before carried; a cursor belongs to the filters and the
 order it was made with, and is refused with others.
 
+**Freshness.** Sums and insights are as of their question. Who asks many at once may accept what was read for another a
+moment ago (`Cache-Control: max-age=1`, up to 5 s): they then agree with each other and cost a fraction, as on the
+Overview.
+
 **Live.** `/ws` (web socket) and `/api/logs/stream` (Server-Sent Events) send every new request under the same filters:
 
     curl -N 'localhost:8080/api/logs/stream?team=platform&min_cost_usd=0.50'
