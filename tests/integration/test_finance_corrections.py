@@ -147,6 +147,66 @@ async def test_replicas_that_correct_at_once_are_told_apart_by_the_log(finance: 
     assert await cost_of(finance, 1) == (0, 0)
 
 
+async def test_a_correction_of_another_cost_than_was_seen_is_refused(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000))
+    first = {"request_id": request_id(1), "cost_nusd": -400, "expected_cost_nusd": 1_000, "correction_id": "mine"}
+    assert (await correct(finance, **first))[0] == 200
+    # ClickHouse has not heard of it: the log has.
+    status, answer = await correct(finance, **{**first, "correction_id": "other"})
+    error = answer["error"]
+    assert (status, error["field"], error["given"], error["cost_nusd"]) == (409, "expected_cost_nusd", 1_000, 600)
+    assert "600 nano-dollars" in error["message"]
+    assert "1000" in error["message"]
+    # Sent again under its id it is what was recorded, whatever the request costs since.
+    assert (await correct(finance, **first))[0] == 200
+    assert (await correct(finance, request_id=request_id(1), cost_nusd=-100, expected_cost_nusd=600))[0] == 200
+    assert await finance.log.end_offset(CORRECTIONS_TOPIC, 0) == 2
+    assert await cost_of(finance, 1) == (500, 500)
+    for wrong in (1.5, "600", 1 << 63):
+        body = {"request_id": request_id(1), "cost_nusd": 1, "expected_cost_nusd": wrong}
+        status, answer = await correct(finance, **body)
+        assert (status, answer["error"]["field"]) == (400, "expected_cost_nusd"), answer
+
+
+async def test_many_that_saw_the_same_cost_have_one_effect(finance: Finance) -> None:
+    await finance.append(usage(1, cost_nusd=1_000))
+    body = {"request_id": request_id(1), "cost_nusd": -10, "expected_cost_nusd": 1_000}
+    answers = await asyncio.gather(*(correct(finance, **body) for _ in range(4)))
+    assert sorted(status for status, _ in answers) == [200, 409, 409, 409], answers
+    assert await cost_of(finance, 1) == (990, 990)
+
+
+async def test_one_that_lost_against_another_replica_is_held_against_what_that_one_left(finance: Finance) -> None:
+    desk = finance.admin.desk
+    await finance.append(usage(1, cost_nusd=1_000))
+
+    def wanted(correction_id: str, cost: int) -> Correction:
+        return Correction(
+            correction_id=correction_id, request_id=request_id(1), corrected_at_ms=finance.clock.at_ms, reason="r",
+            actor="a", cost_nusd=cost, list_cost_nusd=cost,
+        )  # fmt: skip
+
+    faster = Correcting(desk.journal, desk.analytics, finance.clock)
+
+    class Slower(Correcting):
+        """The other replica corrects between its judgement and its append."""
+
+        async def _append(self, correction: Correction, known: Any) -> bool:
+            await faster.correct(wanted("theirs", -100), 1_000)
+            counts = await super()._append(correction, known)
+            assert not counts
+            return counts
+
+    with pytest.raises(Refusal) as refused:
+        await Slower(desk.journal, desk.analytics, finance.clock).correct(wanted("mine", -500), 1_000)
+    extra = refused.value.extra
+    assert (refused.value.status, extra["field"], extra["cost_nusd"]) == (409, "expected_cost_nusd", 900)
+    # Both stand in the log; the one that lost has an effect for nobody.
+    assert await finance.log.end_offset(CORRECTIONS_TOPIC, 0) == 2
+    assert await cost_of(finance, 1) == (900, 900)
+    assert [each.id for each in (await desk.corrected.newest_first())[0]] == ["theirs"]
+
+
 async def test_a_refusal_names_the_amount_that_is_too_much(finance: Finance) -> None:
     await finance.append(usage(1, cost_nusd=1_000, list_cost_nusd=1_500))
     status, answer = await correct(finance, request_id=request_id(1), cost_nusd=-1, list_cost_nusd=-1_501)

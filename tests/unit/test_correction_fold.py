@@ -65,3 +65,31 @@ def test_no_request_comes_to_cost_less_than_nothing(
     with pytest.raises(Refusal) as refused:
         check(row, added, wanted, now_ms)
     assert (refused.value.status, refused.value.extra["field"]) == (409, field)
+
+
+@pytest.mark.parametrize(
+    ("added", "cost", "expected", "field"),
+    [
+        ((0, 0), -1, None, ""),
+        ((0, 0), -1, 100, ""),
+        ((-60, 0), -1, 40, ""),
+        ((-60, 0), -1, 100, "expected_cost_nusd"),
+        ((0, 0), 1, 0, "expected_cost_nusd"),  # 0 is an expectation, not none
+        ((-60, 0), -41, 100, "expected_cost_nusd"),  # said first: what was wanted rests on it
+    ],
+)
+def test_what_it_was_expected_to_cost_is_held_against_what_it_costs(
+    added: tuple[int, int], cost: int, expected: int | None, field: str
+) -> None:
+    row = {"started_at_ms": 0, "outcome": "completed", "cost_nusd": 100, "list_cost_nusd": 200}
+    wanted = correction("a", cost=cost, listed=0)
+    if not field:
+        check(row, added, wanted, 0, expected)
+        return
+    with pytest.raises(Refusal) as refused:
+        check(row, added, wanted, 0, expected)
+    extra = refused.value.extra
+    assert (refused.value.status, extra["field"], extra["given"]) == (409, field, expected)
+    assert (extra["cost_nusd"], extra["list_cost_nusd"]) == (100 + added[0], 200)
+    assert f" {100 + added[0]} nano-dollars" in refused.value.message
+    assert f" {expected}" in refused.value.message

@@ -68,9 +68,10 @@ class Correcting:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Of each request that is being corrected: this process does not overtake itself."""
 
-    async def correct(self, wanted: Correction) -> tuple[Correction, int]:
+    async def correct(self, wanted: Correction, expected_cost_nusd: int | None = None) -> tuple[Correction, int]:
         """(the correction as it is on record, when its request began, Unix ms). One that is on record already is not
-        recorded again.
+        recorded again. ``expected_cost_nusd``: what the request costs, corrections included, by whoever wants it; None:
+        whatever it costs.
 
         Raises Refusal: 404 no such request, 409 it cannot be, 503 the log or the analytics are away."""
         turn = self._turns.get(wanted.request_id)
@@ -88,7 +89,7 @@ class Correcting:
                     return _same(there, wanted), request["started_at_ms"]
                 if request["leaving"]:
                     raise conflict(LEAVING)
-                check(request, known.added(wanted.request_id), wanted, self._clock.now_ms())
+                check(request, known.added(wanted.request_id), wanted, self._clock.now_ms(), expected_cost_nusd)
                 correction = msgspec.structs.replace(wanted, seen_offset=known.next_offset)
                 if await self._append(correction, known):
                     return correction, request["started_at_ms"]
@@ -175,18 +176,26 @@ def _same(there: Correction, wanted: Correction) -> Correction:
     return there
 
 
-def check(request: dict[str, Any], added: tuple[int, int], wanted: Correction, now_ms: int) -> None:
-    """Raises Refusal (409) where the request would cost less than nothing, now or once its truth arrives. Pure."""
+def check(
+    request: dict[str, Any], added: tuple[int, int], wanted: Correction, now_ms: int, expected: int | None = None
+) -> None:
+    """Raises Refusal (409) where the request costs something else than was expected, or would cost less than nothing,
+    now or once its truth arrives. ``added``: billed and list cost of what counts so far. Pure."""
+    costs, lists = request["cost_nusd"] + added[0], request["list_cost_nusd"] + added[1]
+    if expected is not None and costs != expected:
+        raise conflict(
+            f"expected_cost_nusd: the request costs {costs} nano-dollars, not {expected}. Nothing was done.",
+            field="expected_cost_nusd", given=expected, allowed=costs, cost_nusd=costs, list_cost_nusd=lists,
+        )  # fmt: skip
     for name, so_far, more in (
         ("cost_nusd", added[0], wanted.cost_nusd),
         ("list_cost_nusd", added[1], wanted.list_cost_nusd),
     ):
-        costs = request[name] + so_far
-        if more < 0 and costs + more < 0:
+        now = request[name] + so_far
+        if more < 0 and now + more < 0:
             raise conflict(
-                f"{name}: the request would cost less than nothing: {costs + more} nano-dollars.",
-                field=name, given=more, allowed=f"at least {-costs}",
-                cost_nusd=request["cost_nusd"] + added[0], list_cost_nusd=request["list_cost_nusd"] + added[1],
+                f"{name}: the request would cost less than nothing: {now + more} nano-dollars.",
+                field=name, given=more, allowed=f"at least {-now}", cost_nusd=costs, list_cost_nusd=lists,
             )  # fmt: skip
         may_change_until_ms = request["started_at_ms"] + TRUTH_WITHIN_MS
         if request["outcome"] == "expired" and more < 0 and so_far + more < 0 and now_ms < may_change_until_ms:

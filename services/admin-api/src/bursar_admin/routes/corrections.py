@@ -29,6 +29,8 @@ MAX_CORRECTION_NUSD = 1_000_000 * 1_000_000_000
 """A million dollars on one request is a misplaced decimal point."""
 FIRST = "request_id"
 QUERY = (MONTH, *paging(month_pages.CORRECTION_SORTS, books.MAX_LINES, FIRST))
+MAX_EXPECTED_NUSD = (1 << 63) - 1
+"""Costs are kept as integers of 64 bits."""
 Amount = Annotated[int, Field(ge=-MAX_CORRECTION_NUSD, le=MAX_CORRECTION_NUSD)]
 
 
@@ -38,6 +40,11 @@ class CorrectionBody(Body):
     request_id: Reference | None = None
     cost_nusd: Amount | None = Field(None, description="Added to the billed cost, nano-dollars.")
     list_cost_nusd: Amount | None = Field(None, description="Added to the list cost, nano-dollars; default: the same.")
+    expected_cost_nusd: Annotated[int, Field(ge=-MAX_EXPECTED_NUSD, le=MAX_EXPECTED_NUSD)] | None = Field(
+        None,
+        description="The billed cost as you know it, nano-dollars, corrections so far included. Where the request costs "
+        "something else by now, nothing is added: 409 with that amount (`cost_nusd`). Default: whatever it costs.",
+    )
     reason: Description | None = None
     correction_id: Reference | None = Field(
         None, description="Your id of it: sent again with the same id it counts once. Default: a new one."
@@ -118,7 +125,8 @@ class Corrections:
                   "Everything booked in a month as a correction, charges taken back included.", CorrectionList,
                   query=QUERY, asks_analytics=True),
             Route("POST", PATH, self.create, "create_correction",
-                  "Correct one request's cost. It is booked in the request's month, or in the next open one.",
+                  "Correct one request's cost. It is booked in the request's month, or in the next open one. With "
+                  "`expected_cost_nusd` in the body only if it costs that much as yet (409 otherwise).",
                   CorrectionDone, body=CorrectionBody, creating=True, asks_analytics=True),
         ]  # fmt: skip
 
@@ -172,7 +180,7 @@ class Corrections:
             cost_nusd=cost,
             list_cost_nusd=listed,
         )
-        correction, started_at_ms = await self.desk.correcting.correct(wanted)
+        correction, started_at_ms = await self.desk.correcting.correct(wanted, body.expected_cost_nusd)
         belongs = month_of_ms(started_at_ms)
         last = last_closed(self.desk.projection)
         answer: CorrectionAnswer = {
