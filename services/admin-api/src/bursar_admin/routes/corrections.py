@@ -42,8 +42,8 @@ class CorrectionBody(Body):
     list_cost_nusd: Amount | None = Field(None, description="Added to the list cost, nano-dollars; default: the same.")
     expected_cost_nusd: Annotated[int, Field(ge=-MAX_EXPECTED_NUSD, le=MAX_EXPECTED_NUSD)] | None = Field(
         None,
-        description="The billed cost as you know it, nano-dollars, corrections so far included. Where the request costs "
-        "something else by now, nothing is added: 409 with that amount (`cost_nusd`). Default: whatever it costs.",
+        description="The billed cost as you know it, nano-dollars, corrections so far included. Where it now costs "
+        "something else, nothing is added: 409 with that amount (`cost_nusd`). Default: whatever it costs.",
     )
     reason: Description | None = None
     correction_id: Reference | None = Field(
