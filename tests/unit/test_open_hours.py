@@ -7,16 +7,17 @@ from typing import Any, cast
 
 from multidict import MultiDict
 
+from bursar_admin.adding import Asked, add_up
 from bursar_admin.analytics import Analytics
 from bursar_admin.errors import unavailable
 from bursar_admin.freshness import MAX_AGE_S, accepted_s, age_of
 from bursar_admin.kept import Kept
-from bursar_admin.opened import WIDE, Held, passing, summed
+from bursar_admin.opened import WIDE, Held, Opened, passing, summed
 from bursar_admin.queries.criteria import Criteria, criteria
 from bursar_admin.queries.filters import read_filters
 from bursar_admin.queries.ranges import Hours, Span, plan_of
 from bursar_admin.queries.standing import STANDING_QUERY, Standing, standing_of
-from bursar_admin.queries.sums import MEASURES
+from bursar_admin.queries.sums import MEASURES, Question
 from bursar_admin.usage import SumsKnown
 
 HOUR_S = 1_795_000_000 // 3600 * 3600
@@ -185,3 +186,101 @@ def test_how_old_an_answer_may_be_is_said_as_http_says_it() -> None:
         0.0, 2.0, 1.0, 0.0, MAX_AGE_S,
     ]  # fmt: skip
     assert [age_of(text) for text in ("no-cache, max-age=2", "s-max-age=2", "max-age=x", "x-max-age=3")] == [0.0] * 4
+
+
+class Hour:
+    """A client that knows two requests of an hour that is open: at its minute 10 for 1, at its minute 50 for 100."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def rows(self, sql: str, parameters: Any = None, settings: Any = None) -> list[dict[str, Any]]:
+        await asyncio.sleep(0.01)
+        if " AS of," not in sql:
+            return []
+        self.asked += 1
+        until_ms = max(value for name, value in parameters.items() if name.endswith("_to"))
+        return [
+            {"of": ["" for _ in WIDE], "hour_s": HOUR_S, "last_ms": at_ms, "sums": [amount for _ in MEASURES]}
+            for at_ms, amount in ((HOUR_S * 1000 + 600_000, 1), (HOUR_S * 1000 + 3_000_000, 100))
+            if at_ms < until_ms
+        ]
+
+
+def open_question(minute: int | None, *requests: int) -> Question:
+    """Of two hours, the second one open, up to its minute; None: until now, its minute 55."""
+    starts_ms, ends_ms = (HOUR_S - 3600) * 1000, HOUR_S * 1000 + (minute or 55) * 60_000
+    span = Span(starts_ms, ends_ms, now_ms=None if minute is not None else ends_ms - 60_000)
+    parts = [part("usage_recent", name, HOUR_S + 600, HOUR_S + 3000) for name in requests]
+    hours = Hours(
+        complete=True, open=frozenset({HOUR_S}), corrected=False, hour_buildings={HOUR_S - 3600: 7},
+        now_s=HOUR_S + 3600, standing=standing(*parts),
+    )  # fmt: skip
+    return Question(wanted(), plan_of(span, hours, "team"))
+
+
+async def test_ranges_that_begin_alike_are_not_taken_for_each_other() -> None:
+    asked = Asked((), ("cost_nusd",))
+
+    async def costs(*questions: Question) -> list[int]:
+        found = await asyncio.gather(*(add_up(kept, opened, each, asked) for each in questions))
+        return [sum(row["sum_cost_nusd"] for row in rows or []) for rows in found]
+
+    accepted_s.set(1.0)
+    for order in ((None, 30), (30, None), (45, 30), (30, 45)):
+        client = cast("Analytics", Hour())
+        kept, opened = Kept(client), Opened(client)
+        right = [101 if minute is None else 1 for minute in order]
+        questions = [open_question(minute, 1) for minute in order]
+        assert await costs(*questions) == right
+        assert await costs(*reversed(questions)) == right[::-1]  # what was kept is right as well
+
+
+async def test_open_hours_on_their_way_are_taken_by_who_accepts_an_older_answer() -> None:
+    for accepted, asked in ((1.0, 1), (0.0, 2)):
+        accepted_s.set(accepted)
+        client = Hour()
+        opened = Opened(cast("Analytics", client))
+        before, after = open_question(None, 1), open_question(None, 1, 2)
+        await asyncio.gather(*(opened.held(each, (), ("cost_nusd",)) for each in (before, after, before)))
+        assert client.asked == asked + (accepted == 0.0)
+        assert before.plan.place == after.plan.place
+        assert before.plan.requests != after.plan.requests
+
+
+class Standings:
+    """A client whose tables change by :attr:`written`; which hours are complete takes long to find out."""
+
+    def __init__(self) -> None:
+        self.written = 1
+        self.hours_asked = 0
+        self.slow = asyncio.Event()
+
+    async def rows(self, sql: str, parameters: Any = None, settings: Any = None) -> list[dict[str, Any]]:
+        if sql == STANDING_QUERY:
+            found = [part("usage_recent", self.written, HOUR_S, HOUR_S + 60), part("usage_hours_touched", 1)]
+            await asyncio.sleep(0)
+            return found
+        self.hours_asked += 1
+        await self.slow.wait()
+        return []
+
+
+async def test_what_was_written_before_a_question_is_in_what_it_is_planned_by() -> None:
+    client = Standings()
+    known = SumsKnown(cast("Analytics", client))
+    accepted_s.set(0.0)
+    first, beside = asyncio.create_task(known.now()), asyncio.create_task(known.now())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    client.written = 2
+    after = asyncio.create_task(known.now())
+    await asyncio.sleep(0)
+    client.slow.set()
+    names = [hours.standing.parts["usage_recent"][0].name for hours in await asyncio.gather(first, beside, after)
+             if hours.standing is not None]  # fmt: skip
+    assert names == [1, 1, 2]
+    assert client.hours_asked == 1
+    client.written = 3
+    accepted_s.set(60.0)
+    assert (await known.now()).standing == (await after).standing

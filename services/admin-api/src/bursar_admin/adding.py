@@ -75,7 +75,7 @@ async def add_up(kept: Kept, opened: Opened, question: Question, asked: Asked) -
     if closed is None or not plan.raw or fresh_name is None:
         rows = await add()
     else:
-        name = plan.buildings, fresh_name, plan.raw
+        name = plan.buildings, fresh_name, plan.place
         rows = await kept.made(b"added" + digest(*closed), name, add)
     return None if rows and rows[0] is _TOO_MANY else rows
 

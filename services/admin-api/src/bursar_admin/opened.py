@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Final
 
 from bursar_admin.analytics import Analytics
+from bursar_admin.freshness import accepted_s
 from bursar_admin.kept import digest
 from bursar_admin.queries import added
 from bursar_admin.queries.criteria import MATCHED, Criteria
@@ -52,13 +53,14 @@ class Opened:
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
         self._held: OrderedDict[bytes, Held] = OrderedDict()
-        self._asking: dict[tuple[int, ...], asyncio.Task[Held | None]] = {}
+        self._asking: dict[tuple[tuple[int, int | None], ...], tuple[str | None, asyncio.Task[Held | None]]] = {}
+        """By place: what is on its way, and the name of what it is asked of."""
         self._not_before = 0.0
 
     async def held(self, question: Question, columns: Iterable[str], measures: Iterable[str]) -> Held | None:
         """Groups to be added up (:func:`summed`) by the columns; None: the question is to be asked by itself."""
         wanted, plan = question.criteria, question.plan
-        if not (wanted.columns | set(columns) <= set(WIDE) and set(measures) <= set(MEASURES)):
+        if not plan.place or not (wanted.columns | set(columns) <= set(WIDE) and set(measures) <= set(MEASURES)):
             return None
         sql, parameters = added.groups_of(unfiltered(question), WIDE, MEASURES, count=MAX_GROUPS + 1)
         key = digest(sql, parameters)
@@ -69,20 +71,20 @@ class Opened:
         # A person's or key's few requests are found at once; all of them cost more.
         if wanted.early or monotonic() < self._not_before:
             return None
-        # Where the same is on its way its answer is taken, by the name it was asked for: another insert may have come
-        # since, and on a busy gateway there is always another.
-        place = tuple(each.from_ms for each in plan.raw)
-        asking = self._asking.get(place)
-        if asking is None:
+        # Where the same is on its way, but was asked before the last insert, it is what whoever accepts an older answer
+        # gets: on a busy gateway there is always another insert.
+        asking = self._asking.get(plan.place)
+        if asking is None or (asking[0] != plan.requests and not accepted_s.get()):
 
             async def work() -> Held | None:
                 try:
                     return await self._ask(key, sql, parameters, plan.requests)
                 finally:
-                    del self._asking[place]
+                    if self._asking.get(plan.place) is asking:
+                        del self._asking[plan.place]
 
-            asking = self._asking[place] = asyncio.create_task(work(), name="open-hours")
-        return await asyncio.shield(asking)
+            asking = self._asking[plan.place] = plan.requests, asyncio.create_task(work(), name="open-hours")
+        return await asyncio.shield(asking[1])
 
     async def _ask(self, key: bytes, sql: str, parameters: dict[str, Any], name: str | None) -> Held | None:
         rows = await self._analytics.rows(sql, parameters)

@@ -46,32 +46,44 @@ class SumsKnown:
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
         self._asking: asyncio.Task[Hours] | None = None
-        self._found: tuple[str, Hours] | None = None
+        self._begun = False
+        self._reading: tuple[str, asyncio.Task[Hours]] | None = None
+        """What was found last, or is on its way, and the name of what it was read from."""
         self._latest: tuple[float, Hours] | None = None
         self._not_before = 0.0
 
     async def now(self) -> Hours:
         """As of now, or as long ago as is accepted (:mod:`bursar_admin.freshness`). Raises Refusal (503)."""
-        latest = self._latest
-        if latest is not None and asyncio.get_running_loop().time() - latest[0] < accepted_s.get():
+        latest, accepted = self._latest, accepted_s.get()
+        if latest is not None and asyncio.get_running_loop().time() - latest[0] < accepted:
             return latest[1]
-        asking = self._asking
-        if asking is None or asking.done():
-            asking = self._asking = asyncio.create_task(self._ask(), name="sums-known")
-        return await asyncio.shield(asking)
+        # What was asked before may have been read before what the caller has just written.
+        if self._asking is None or self._asking.done() or (self._begun and not accepted):
+            self._begun = False
+            self._asking = asyncio.create_task(self._ask(), name="sums-known")
+        return await asyncio.shield(self._asking)
 
     async def _ask(self) -> Hours:
+        self._begun = True
         began_s = asyncio.get_running_loop().time()
         standing = await self._standing()
         if standing is None:
-            hours = hours_of(await self._analytics.rows(HOURS_QUERY))
+            hours = await self._hours()
         else:
-            name = standing.sums
-            if self._found is None or self._found[0] != name:
-                self._found = name, hours_of(await self._analytics.rows(HOURS_QUERY))
-            hours = replace(self._found[1], now_s=standing.now_s, standing=standing)
-        self._latest = began_s, hours
+            hours = replace(await self._hours_of(standing.sums), now_s=standing.now_s, standing=standing)
+        if self._latest is None or self._latest[0] <= began_s:
+            self._latest = began_s, hours
         return hours
+
+    async def _hours(self) -> Hours:
+        return hours_of(await self._analytics.rows(HOURS_QUERY))
+
+    async def _hours_of(self, name: str) -> Hours:
+        reading = self._reading
+        failed = reading is not None and reading[1].done() and (reading[1].cancelled() or reading[1].exception())
+        if reading is None or reading[0] != name or failed:
+            reading = self._reading = name, asyncio.create_task(self._hours(), name="hours-known")
+        return await asyncio.shield(reading[1])
 
     async def _standing(self) -> Standing | None:
         now_s = asyncio.get_running_loop().time()

@@ -137,6 +137,10 @@ class Plan:
     left: str = ""
     """Names what is known of months whose requests have left; empty: not known."""
 
+    place: tuple[tuple[int, int | None], ...] = ()
+    """Beginnings and ends of ``raw`` as asked for (Unix ms), whatever is there yet: plans of equal place differ by what
+    had come in. An end of None is that of a range until now."""
+
     @property
     def raw_days(self) -> frozenset[str]:
         """UTC days that ``raw`` is of, whole or in part."""
@@ -297,12 +301,14 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
     raw = tuple(_joined(pieces))
     buildings = _buildings(days, open_days, by_hour, open_hours, hours) if cut is not None else None
     requests, left = None, ""
+    now = span.to_ms if span.now_ms is not None else None
+    place = tuple((each.from_ms, None if each.to_ms == now else each.to_ms) for each in raw)
     if buildings is not None and hours.standing is not None:
         raw = hours.standing.clipped(raw)
         requests, left = hours.standing.requests(raw), hours.standing.left
     return Plan(
         raw, hours.corrected, by_hour, open_hours, days, open_days, cut or "", buildings, recent_ms, requests,
-        left,
+        left, place,
     )  # fmt: skip
 
 
