@@ -87,8 +87,14 @@ AS SELECT
     (SELECT if(count() = 0, toDate(0), addMonths(max(month), 1)) FROM bursar.closed_months) AS closed_to
 COMMENT 'How far months are stored without a gap, and closed';
 
+-- Rows of partitions that no close names are found by it. Only its name and kind: parts that are there are read as a whole
+-- (two columns of hardly any size) until they are merged.
+ALTER TABLE bursar.usage_events
+    ADD INDEX IF NOT EXISTS log_place_index (log_topic, log_partition) TYPE set(64) GRANULARITY 1;
+
 -- Charges of the months that are not stored: of months that no close has reached the requests as they are; before, those of
--- closed months that are not stored, and what came after the closes of those that are. The rules are those of charges (010).
+-- closed months that are not stored, and what came after the closes of those that are: behind their bounds, or in a
+-- partition that no close names, all of which is later than any of them. The rules are those of charges (010).
 CREATE OR REPLACE VIEW bursar.open_charges
 (
     `booked_month` Date COMMENT 'First day of the UTC month the charge is booked in: what is billed',
@@ -229,6 +235,10 @@ FROM
                         (SELECT groupArray(bounds) FROM (SELECT * FROM bursar.late_bounds ORDER BY log_topic, log_partition)),
                         indexOf((SELECT groupArray((toString(log_topic), log_partition)) FROM (SELECT * FROM bursar.late_bounds ORDER BY log_topic, log_partition)), (toString(log_topic), log_partition))),
                         indexOf((SELECT any(ends) FROM bursar.late_bounds), arrayFirst(each -> each >= toStartOfMonth(toDate(started_at)), (SELECT any(ends) FROM bursar.late_bounds))))
+                UNION ALL
+                SELECT toDate(started_at), virtual_key_id, request_id FROM bursar.usage_events
+                WHERE started_at < toDateTime64((SELECT if(count() = 0, toDate(0), addMonths(max(month), 1)) FROM bursar.booked_months), 3, 'UTC')
+                    AND NOT has((SELECT groupArray((toString(log_topic), log_partition)) FROM (SELECT * FROM bursar.late_bounds ORDER BY log_topic, log_partition)), (toString(log_topic), log_partition))
             )
         )
 ) AS e
@@ -348,3 +358,141 @@ INNER JOIN
 LEFT JOIN bursar.log_closes AS c ON c.log_topic = k.log_topic AND c.log_partition = k.log_partition
 WHERE NOT has((SELECT arraySort(groupUniqArray(month)) FROM bursar.booked_months), arrayFirst(m -> m >= booked_month, (SELECT arraySort(groupUniqArray(month)) FROM bursar.stored_closes)))
 COMMENT 'As charges, of months whose books are not stored yet: read where needed only';
+
+-- As in 014. Of a stored month only what its own close fixed, after the close before: an aggregator of a release before,
+-- which may run beside this one, stores months that are not stored together with the next one that it does store.
+CREATE OR REPLACE VIEW bursar.booked_charges
+(
+    `booked_month` Date COMMENT 'First day of the UTC month the charges are booked in: what is billed',
+    `belongs_to_month` Date COMMENT 'First day of the UTC month the requests were made in',
+    `day` Date COMMENT 'UTC day the requests were made on',
+    `charge_kind` LowCardinality(String) COMMENT 'usage, expired_hold or correction, as in charges',
+    `request_id` String COMMENT 'Of a correction: the request; empty where the row is of many',
+    `customer_id` LowCardinality(String) COMMENT 'Customer\'s id; empty: the key belongs to none',
+    `customer` LowCardinality(String) COMMENT 'Customer\'s name as of then',
+    `team_id` LowCardinality(String) COMMENT 'Team\'s id; empty: the key belongs to none',
+    `team` LowCardinality(String) COMMENT 'Team\'s name as of then',
+    `user_id` String COMMENT 'Person\'s id',
+    `virtual_key_id` String COMMENT 'Virtual key\'s id',
+    `virtual_key` LowCardinality(String) COMMENT 'Virtual key\'s name as of then',
+    `project` LowCardinality(String) COMMENT 'Project; empty: the request named none',
+    `repository` LowCardinality(String) COMMENT 'Repository; empty: the request named none',
+    `environment` LowCardinality(String) COMMENT 'Environment; empty: the request named none',
+    `cost_center` LowCardinality(String) COMMENT 'Cost centre; empty: the request named none',
+    `provider` LowCardinality(String) COMMENT 'Provider that bills',
+    `provider_credential` LowCardinality(String) COMMENT 'Reference of the credential used (never its value)',
+    `model` LowCardinality(String) COMMENT 'Model that served',
+    `speed` LowCardinality(String) COMMENT 'Speed asked for or served (fast)',
+    `service_tier` LowCardinality(String) COMMENT 'Service tier that served',
+    `inference_geo` LowCardinality(String) COMMENT 'Region the inference ran in',
+    `outcome` LowCardinality(String) COMMENT 'completed, interrupted, unreadable, unknown, expired, upstream_error or not_sent',
+    `estimated` Bool COMMENT 'The charge is an estimate, not the provider\'s own count',
+    `billing` LowCardinality(String) COMMENT 'metered: on our bill; subscription, customer, imported: not on our bill, shown at list price',
+    `price_book_id` LowCardinality(String) COMMENT 'Price book the cost was computed with',
+    `prompt_tokens` UInt64 COMMENT 'Prompt of the longest request, caches included: all of a row are in one tier of prices',
+    `charges` UInt64 COMMENT 'Charges that the row is made of',
+    `requests` Int64 COMMENT 'Requests: without what is only added to one, less what is taken back',
+    `input_tokens` Nullable(Int64) COMMENT 'Sum of the known input_tokens; NULL: none is known',
+    `cache_read_tokens` Nullable(Int64) COMMENT 'Sum of the known cache_read_tokens; NULL: none is known',
+    `cache_write_5m_tokens` Nullable(Int64) COMMENT 'Sum of the known cache_write_5m_tokens; NULL: none is known',
+    `cache_write_1h_tokens` Nullable(Int64) COMMENT 'Sum of the known cache_write_1h_tokens; NULL: none is known',
+    `output_tokens` Nullable(Int64) COMMENT 'Sum of the known output_tokens; NULL: none is known',
+    `thinking_tokens` Nullable(Int64) COMMENT 'Sum of the known thinking_tokens; NULL: none is known',
+    `web_searches` Nullable(Int64) COMMENT 'Sum of the known web_searches; NULL: none is known',
+    `cost_nusd` Int64 COMMENT 'Billed cost (after discounts), nano-dollars',
+    `list_cost_nusd` Int64 COMMENT 'Cost before discounts, nano-dollars',
+    `first_at` DateTime64(3, 'UTC') COMMENT 'When the first request was admitted, UTC',
+    `last_at` DateTime64(3, 'UTC') COMMENT 'When the last request was admitted, UTC',
+    `last_request_id` String COMMENT 'The last request: the highest id of those admitted at last_at'
+)
+AS SELECT
+    s.booked_month AS booked_month,
+    s.belongs_to_month AS belongs_to_month,
+    s.day AS day,
+    s.charge_kind AS charge_kind,
+    s.request_id AS request_id,
+    s.customer_id AS customer_id,
+    s.customer AS customer,
+    s.team_id AS team_id,
+    s.team AS team,
+    s.user_id AS user_id,
+    s.virtual_key_id AS virtual_key_id,
+    s.virtual_key AS virtual_key,
+    s.project AS project,
+    s.repository AS repository,
+    s.environment AS environment,
+    s.cost_center AS cost_center,
+    s.provider AS provider,
+    s.provider_credential AS provider_credential,
+    s.model AS model,
+    s.speed AS speed,
+    s.service_tier AS service_tier,
+    s.inference_geo AS inference_geo,
+    s.outcome AS outcome,
+    s.estimated AS estimated,
+    s.billing AS billing,
+    s.price_book_id AS price_book_id,
+    s.prompt_tokens AS prompt_tokens,
+    s.charges AS charges,
+    s.requests AS requests,
+    s.input_tokens AS input_tokens,
+    s.cache_read_tokens AS cache_read_tokens,
+    s.cache_write_5m_tokens AS cache_write_5m_tokens,
+    s.cache_write_1h_tokens AS cache_write_1h_tokens,
+    s.output_tokens AS output_tokens,
+    s.thinking_tokens AS thinking_tokens,
+    s.web_searches AS web_searches,
+    s.cost_nusd AS cost_nusd,
+    s.list_cost_nusd AS list_cost_nusd,
+    s.first_at AS first_at,
+    s.last_at AS last_at,
+    s.last_request_id AS last_request_id
+FROM bursar.booked_rows AS s
+WHERE (s.closed_month, s.generation) IN (SELECT m.month, argMax(m.generation, m.stored_at) FROM bursar.booked_months AS m GROUP BY m.month)
+    AND s.booked_month <= s.closed_month
+    AND s.booked_month > arrayElement((SELECT arraySort(groupUniqArray(month)) FROM bursar.stored_closes), indexOf((SELECT arraySort(groupUniqArray(month)) FROM bursar.stored_closes), s.closed_month) - 1)
+UNION ALL
+SELECT
+    o.booked_month AS booked_month,
+    o.belongs_to_month AS belongs_to_month,
+    toDate(o.started_at) AS day,
+    o.charge_kind AS charge_kind,
+    if(o.charge_kind = 'correction', o.request_id, '') AS request_id,
+    o.customer_id AS customer_id,
+    o.customer AS customer,
+    o.team_id AS team_id,
+    o.team AS team,
+    o.user_id AS user_id,
+    o.virtual_key_id AS virtual_key_id,
+    o.virtual_key AS virtual_key,
+    o.project AS project,
+    o.repository AS repository,
+    o.environment AS environment,
+    o.cost_center AS cost_center,
+    o.provider AS provider,
+    o.provider_credential AS provider_credential,
+    o.model AS model,
+    o.speed AS speed,
+    o.service_tier AS service_tier,
+    o.inference_geo AS inference_geo,
+    o.outcome AS outcome,
+    o.estimated AS estimated,
+    o.billing AS billing,
+    o.price_book_id AS price_book_id,
+    toUInt64(greatest(0, ifNull(o.input_tokens, 0) + ifNull(o.cache_read_tokens, 0) + ifNull(o.cache_write_5m_tokens, 0) + ifNull(o.cache_write_1h_tokens, 0))) AS prompt_tokens,
+    toUInt64(1) AS charges,
+    toInt64(o.requests) AS requests,
+    o.input_tokens AS input_tokens,
+    o.cache_read_tokens AS cache_read_tokens,
+    o.cache_write_5m_tokens AS cache_write_5m_tokens,
+    o.cache_write_1h_tokens AS cache_write_1h_tokens,
+    o.output_tokens AS output_tokens,
+    o.thinking_tokens AS thinking_tokens,
+    o.web_searches AS web_searches,
+    o.cost_nusd AS cost_nusd,
+    o.list_cost_nusd AS list_cost_nusd,
+    o.started_at AS first_at,
+    o.started_at AS last_at,
+    o.request_id AS last_request_id
+FROM bursar.open_charges AS o
+COMMENT 'Charges, those alike as one row: the month booked in, the month it belongs to, what kind it is. Add up charges, requests and costs';
