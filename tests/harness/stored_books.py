@@ -40,12 +40,14 @@ class BooksWorld:
         assert not batch_of(records).set_aside
         await self.writer.write(records)
 
-    async def close(self, month: str, corrections: int, tiers: Sequence[int] = ()) -> None:
-        """Close it with the checksum that its requests come to."""
+    async def close(
+        self, month: str, corrections: int, tiers: Sequence[int] = (), also: Sequence[LogBound] = ()
+    ) -> None:
+        """Close it with the checksum that its requests come to. ``also``: bounds in further partitions."""
         rows = await self.analytics.query(
             f"SELECT checksum FROM bursar.month_checksums WHERE booked_month = '{month}-01'"
         )
-        bounds = (LogBound("bursar.usage.v1", 0, self.offset), LogBound(CORRECTIONS_TOPIC, 0, corrections))
+        bounds = (LogBound("bursar.usage.v1", 0, self.offset), *also, LogBound(CORRECTIONS_TOPIC, 0, corrections))
         close = PeriodClose(
             id=f"close:{month}", name=month, created_at_s=1_796_000_000, closed_by="test", bounds=bounds,
             price_books=(), checksum=rows[0]["checksum"] if rows else "", rows=0, requests=0, billed_nusd=0,

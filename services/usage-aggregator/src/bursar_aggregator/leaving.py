@@ -22,6 +22,11 @@ MONTH_DAYS: Final = 31
 AHEAD_DAYS: Final = 2
 """Days that this machine's clock may be ahead of the newest event. With more, the clock may be wrong: nothing is
 deleted because of its age until there is a newer event, which an installation in use has within a weekend."""
+REBUILDING: Final = (
+    "(SELECT maxIf(at, step = 'rebuilding') > maxIf(at, step = 'rebuilt')"
+    " FROM bursar.usage_left WHERE month = toDate('1970-01-01'))"
+)
+"""Whether analytics are being rebuilt, or that was broken off."""
 
 
 class MonthState(msgspec.Struct, frozen=True):

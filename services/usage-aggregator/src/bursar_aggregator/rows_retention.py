@@ -21,7 +21,7 @@ from bursar_aggregator.books import BOOKS_GROUP
 from bursar_aggregator.content_job import forget_before
 from bursar_aggregator.enforcer_position import EnforcerPosition
 from bursar_aggregator.hours import SETTLED_S
-from bursar_aggregator.leaving import DAY_MS, MonthState, clock_ahead, is_due, rows_days, why_not
+from bursar_aggregator.leaving import DAY_MS, REBUILDING, MonthState, clock_ahead, is_due, rows_days, why_not
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.rows import TABLE
 from bursar_aggregator.writer import LONGEST_RETRY_S
@@ -39,10 +39,6 @@ LOOK_EVERY_S: Final = 300.0
 FORGET_AT_ONCE: Final = 500
 """Records of the log looked at, and deleted, in one step: some 500 kB."""
 NONE: Final = "1970-01"
-_REBUILDING: Final = (
-    "(SELECT maxIf(at, step = 'rebuilding') > maxIf(at, step = 'rebuilt')"
-    " FROM bursar.usage_left WHERE month = toDate('1970-01-01'))"
-)
 _READERS: Final = ((GROUP, USAGE_TOPIC), (BOOKS_GROUP, CORRECTIONS_TOPIC))
 """Whose positions say that what was on its way has arrived."""
 
@@ -122,7 +118,7 @@ class RowsRetention:
         if "leaving" not in noted:
             await self._analytics.command(
                 "INSERT INTO bursar.usage_left (month, step)"
-                f" SELECT toDate('{month}-01'), 'leaving' WHERE NOT {_REBUILDING}"
+                f" SELECT toDate('{month}-01'), 'leaving' WHERE NOT {REBUILDING}"
             )
             return "leaving"
         if not noted["leaving"]["settled"]:
@@ -166,7 +162,7 @@ class RowsRetention:
 
     async def _held(self) -> str:
         """Why no month may leave, whatever it is like."""
-        (row,) = await self._analytics.query(f"SELECT {_REBUILDING} AS rebuilding")
+        (row,) = await self._analytics.query(f"SELECT {REBUILDING} AS rebuilding")
         if row["rebuilding"]:
             return "analytics are being rebuilt, or that was broken off: `bursar rebuild analytics` ends it"
         return ""

@@ -4,8 +4,9 @@ A month is stored some UTC days at a time under a number of its own (its generat
 ``bursar.booked_months`` names that generation: a crash before leaves rows that nobody reads. It is named only when the
 stored rows come to the checksum that the month was closed with, so whatever is missing, or still on its way (a database
 that is being filled again), is never taken for the month. Each month is stored by itself: one that does not come to its
-checksum is noted in ``bursar.booked_differences``, and keeps no other from being stored. Several replicas may do it at
-once: the last one counts.
+checksum is noted in ``bursar.booked_differences``, and keeps no other from being stored. While analytics are rebuilt
+nothing is compared. Several replicas may do it at once: the last one counts. Once one has named a month, the others
+find no charges of it any more, which is no difference.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
+from enum import Enum, auto
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
 import structlog
 
+from bursar_aggregator.leaving import REBUILDING
 from bursar_aggregator.writer import FIRST_RETRY_S, LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
 from bursar_common.finance import PeriodClose, month_bounds_ms, next_month
@@ -29,7 +33,9 @@ log = structlog.get_logger()
 LOOK_EVERY_S: Final = 5.0
 """Seconds between looks whether a month was closed."""
 TRY_AGAIN_S: Final = 600.0
-"""Seconds until a month is tried again whose rows did not come to its checksum."""
+"""Seconds until a month is tried again whose rows did not come to its checksum; twice as many each time after."""
+LONGEST_TRY_AGAIN_S: Final = 21_600.0
+"""Seconds at most: each try reads all requests of the month."""
 REST_S: Final = 0.05
 """Seconds between two days: over chDB they take turns with inserts."""
 ROWS_AT_ONCE: Final = 1_000_000
@@ -154,6 +160,30 @@ def what_is_stored(month: str, generation: int) -> Statement:
     return sql, {"month": f"{month}-01", "generation": generation}
 
 
+class Differs(msgspec.Struct):
+    """A closed month that did not come to its checksum."""
+
+    pause_s: float = TRY_AGAIN_S
+    """Until the next try."""
+    again_s: float = 0.0
+    """When (loop's time) to try again."""
+
+    def failed(self, now_s: float) -> Differs:
+        return Differs(min(self.pause_s * 2, LONGEST_TRY_AGAIN_S), now_s + self.pause_s)
+
+
+class Made(Enum):
+    """What came of a making."""
+
+    STORED = auto()
+    DIFFERS = auto()
+    """It did not come to the checksum of the close."""
+    NOT_NEEDED = auto()
+    """Another replica has stored the month meanwhile."""
+    REBUILDING = auto()
+    """Analytics are being rebuilt: nothing it comes to would mean anything."""
+
+
 class StoredBooks:
     """A task beside the usage job, which never depends on it. ``closes``: the closed months by name, as governance has
     them now."""
@@ -162,8 +192,9 @@ class StoredBooks:
         self._analytics = analytics
         self._closes = closes
         self._task: asyncio.Task[None] | None = None
-        self._differs: dict[str, float] = {}
-        """Months that did not come to their checksum, and when (loop's time) to try again."""
+        self._differs: dict[str, Differs] = {}
+        """By month."""
+        self._rebuilding = False
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="stored-books")
@@ -197,13 +228,15 @@ class StoredBooks:
         closes = self._closes()
         if not closes:
             return done
+        if await self._held():
+            return done
         rows = await self._analytics.query("SELECT toString(month) AS month FROM bursar.booked_months FINAL")
         missing = to_store(closes, [row["month"][:7] for row in rows])
         names = {close.name for close, _ in missing}
-        self._differs = {month: again_s for month, again_s in self._differs.items() if month in names}
+        self._differs = {month: differs for month, differs in self._differs.items() if month in names}
         for close, first in missing:
-            now_s = asyncio.get_running_loop().time()
-            if now_s < self._differs.get(close.name, 0.0):
+            differs = self._differs.get(close.name, Differs())
+            if asyncio.get_running_loop().time() < differs.again_s:
                 continue
             known = await self._analytics.query(
                 "SELECT month FROM bursar.closed_months FINAL WHERE month = toDate({month:String})",
@@ -211,23 +244,51 @@ class StoredBooks:
             )
             if not known:
                 break  # the follower is about to insert it: until then later months begin before it
-            if await self.store(close, first):
-                self._differs.pop(close.name, None)
+            made = await self.store(close, first)
+            if made is Made.REBUILDING:
+                break
+            if made is Made.DIFFERS:
+                self._differs[close.name] = differs.failed(asyncio.get_running_loop().time())
+                continue
+            self._differs.pop(close.name, None)
+            if made is Made.STORED:
                 done.append(close.name)
-            else:
-                self._differs[close.name] = now_s + TRY_AGAIN_S
         return done
+
+    async def _held(self) -> bool:
+        """Whether analytics are being rebuilt; once they are, months that differed are tried again at once."""
+        (row,) = await self._analytics.query(f"SELECT {REBUILDING} AS rebuilding")
+        rebuilding = bool(row["rebuilding"])
+        if rebuilding and not self._rebuilding:
+            log.info("books of closed months: not stored while analytics are being rebuilt")
+        if self._rebuilding and not rebuilding:
+            self._differs = dict.fromkeys(self._differs, Differs())
+        self._rebuilding = rebuilding
+        return rebuilding
+
+    async def _meanwhile(self, month: str) -> Made | None:
+        """What has made it pointless to store the month, if anything has."""
+        (row,) = await self._analytics.query(
+            f"SELECT {REBUILDING} AS rebuilding,"
+            " (SELECT count() FROM bursar.booked_months WHERE month = toDate({month:String})) AS named",
+            {"month": f"{month}-01"},
+        )
+        if row["rebuilding"]:
+            return Made.REBUILDING
+        return Made.NOT_NEEDED if row["named"] else None
 
     @property
     def differing(self) -> int:
         """Closed months that did not come to their checksum when they were last tried."""
         return len(self._differs)
 
-    async def store(self, close: PeriodClose, first: str = "") -> bool:
-        """Store one month, and what else its close fixed from ``first`` on; whether it came to its checksum.
+    async def store(self, close: PeriodClose, first: str = "") -> Made:
+        """Store one month, and what else its close fixed from ``first`` on, unless it is stored meanwhile.
 
         Raises AnalyticsUnavailable, AnalyticsRefused."""
         month = close.name
+        if meanwhile := await self._meanwhile(month):
+            return meanwhile
         (row,) = await self._analytics.query("SELECT toUnixTimestamp64Milli(now64(3)) AS now_ms")
         now_ms = int(row["now_ms"])
         generation = now_ms << 20 | secrets.randbits(20)
@@ -241,6 +302,10 @@ class StoredBooks:
             await self._analytics.command(storing(month, first, generation, close.tiers, from_ms, to_ms))
             await asyncio.sleep(REST_S)
         (made,) = await self._analytics.query(*what_is_stored(month, generation))
+        # Once another replica has named the month, no charge of it is left to be stored: that is no difference.
+        if meanwhile := await self._meanwhile(month):
+            await self._clear(month, generation, now_ms)
+            return meanwhile
         if made["checksum"] != close.checksum:
             log.error(
                 "the month is read from its requests: they do not come to the checksum it was closed with",
@@ -255,21 +320,23 @@ class StoredBooks:
                     [int(made["charges"])], [datetime.fromtimestamp(now_ms / 1000, UTC)],
                 ),
             )  # fmt: skip
-            await self._clear(month, now_ms + 1)
-            return False
+            await self._clear(month, generation, now_ms)
+            return Made.DIFFERS
         await self._analytics.command(
             "INSERT INTO bursar.booked_months (month, generation, rows, charges, checksum, stored_at) VALUES"
             f" (toDate('{month}-01'), {generation}, {int(made['rows'])}, {int(made['charges'])},"
             f" '{made['checksum']}', fromUnixTimestamp64Milli({now_ms}, 'UTC'))"
         )
         log.info("the month's books are stored", month=month, rows=made["rows"], charges=made["charges"])
-        await self._clear(month, now_ms - STALE_S * 1000)
-        return True
+        await self._clear(month, generation, now_ms)
+        return Made.STORED
 
-    async def _clear(self, month: str, before_ms: int) -> None:
-        """Delete rows of makings, begun before then, that do not count."""
+    async def _clear(self, month: str, own: int, now_ms: int) -> None:
+        """Delete rows that do not count, of this making and of those begun long ago: others may yet count."""
+        stale_ms = now_ms - STALE_S * 1000
         stale = (
-            f"closed_month = toDate('{month}-01') AND generation < bitShiftLeft(toUInt64({before_ms}), 20)"
+            f"closed_month = toDate('{month}-01')"
+            f" AND (generation = {own} OR generation < bitShiftLeft(toUInt64({stale_ms}), 20))"
             " AND (closed_month, generation) NOT IN"
             " (SELECT month, argMax(generation, stored_at) FROM bursar.booked_months GROUP BY month)"
         )
