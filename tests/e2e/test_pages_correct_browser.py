@@ -1,14 +1,15 @@
-"""A request's cost corrected by its form, in a real Chromium: the arithmetic, the second look, the server's errors, and
-who did it."""
+"""A request's cost corrected by its form, in a real Chromium: the arithmetic, the second look, the server's errors, who
+did it, and that what is sent is what was shown."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.harness.browser import WAIT_MS, open_tab
 from tests.harness.page_world import World, looked_at, running_world
@@ -183,4 +184,188 @@ def test_what_was_never_charged_has_no_form(world: World) -> None:
         page = tab.open(f"/logs?request={record['id']}")
         expect(page.get_by_role("complementary", name="Request")).to_contain_text("Request id")
         expect(page.get_by_role("button", name="Correct the cost")).to_have_count(0)
+        tab.check()
+
+
+# -- what is sent is what was shown ------------------------------------------------------------------------------------
+
+
+def untouched(world: World) -> dict[str, Any]:
+    """A request that cost something and that no test corrected yet."""
+    asked = "outcome=completed&provider=anthropic&min_cost_usd=0.05&sort_by=cost&limit=50"
+    return next(each for each in world.api(f"/api/logs?{asked}")["logs"] if not each["corrections"])
+
+
+def filled(page: Page, cost: str) -> Locator:
+    form = opened(page)
+    form.get_by_label("What it should have cost").fill(cost)
+    form.get_by_label("Reason").fill("a reason")
+    return form
+
+
+def posts(page: Page) -> list[str]:
+    """Bodies of the corrections that the page sends from now on."""
+    sent: list[str] = []
+    page.on("request", lambda asked: sent.append(asked.post_data or "") if asked.method == "POST" else None)
+    return sent
+
+
+class Held:
+    """Looks at the request's record that are answered when the test says so."""
+
+    def __init__(self, page: Page, request_id: str) -> None:
+        self.page, self.address, self.routes = page, f"**/api/logs/{request_id}", list[Route]()
+        self.open = False
+        page.route(self.address, self._asked)
+
+    def _asked(self, route: Route) -> None:
+        if self.open:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def begun(self) -> None:
+        while not self.routes:
+            self.page.wait_for_timeout(20)
+
+    def let_go(self) -> None:
+        self.open = True
+        for each in self.routes:
+            each.continue_()
+
+
+def test_pressed_again_while_it_looks_it_is_sent_once(world: World) -> None:
+    record = untouched(world)
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = filled(page, "0.02")
+        sent, look = posts(page), Held(page, record["id"])
+        reason = form.get_by_label("Reason")
+        reason.press("Enter")
+        look.begun()
+        reason.press("Enter")
+        correct(form)
+        page.evaluate("fetch(location.href).then((answer) => answer.status)")  # whatever was sent before is known now
+        assert sent == [], "nothing before the look is over"
+        look.let_go()
+        expect(page.get_by_role("heading", name="Corrected")).to_be_visible()
+        assert len(sent) == 1
+        assert json.loads(sent[0])["expected_cost_nusd"] == record["cost_nusd"]
+        assert world.api(f"/api/logs/{record['id']}")["log"]["cost_nusd"] == NUSD // 50
+        tab.check()
+
+
+def test_an_amount_typed_while_it_looks_is_asked_about_as_well(world: World) -> None:
+    record = untouched(world)
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = filled(page, "0.02")
+        sent, look = posts(page), Held(page, record["id"])
+        form.get_by_label("Reason").press("Enter")
+        look.begun()
+        form.get_by_label("What it should have cost").fill(dollars(25 * record["cost_nusd"]))
+        with page.expect_response(look.address):
+            look.let_go()
+        expect(form.get_by_text("25 times")).to_be_visible()
+        form.get_by_role("checkbox").check()
+        assert sent == []
+        correct(form)
+        expect(page.get_by_role("heading", name="Corrected")).to_be_visible()
+        assert world.api(f"/api/logs/{record['id']}")["log"]["cost_nusd"] == 25 * record["cost_nusd"]
+        tab.check()
+
+
+def test_after_a_lost_answer_it_is_sent_again_and_counts_once(world: World) -> None:
+    record = untouched(world)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = filled(page, "0.03")
+        page.route("**/api/finance/corrections", lose, times=1)
+        tab.expected.append("ERR_FAILED")
+        correct(form)
+        expect(form).to_contain_text("does not answer")
+        # It was recorded, and shows: that is the form's own correction, and nobody else's.
+        while not world.api(f"/api/logs/{record['id']}")["log"]["corrections_made"]:
+            page.wait_for_timeout(100)
+        correct(form)
+        expect(page.get_by_role("heading", name="Corrected")).to_be_visible()
+        known = world.api(f"/api/logs/{record['id']}")["log"]
+        assert (known["corrections"], known["cost_nusd"]) == (1, 3 * NUSD // 100)
+        tab.check()
+
+
+def test_another_amount_after_a_lost_answer_is_not_taken_for_the_first(world: World) -> None:
+    record = untouched(world)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = filled(page, "0.03")
+        page.route("**/api/finance/corrections", lose, times=1)
+        tab.expected += ["ERR_FAILED", "status of 409"]
+        correct(form)
+        expect(form).to_contain_text("does not answer")
+        form.get_by_label("What it should have cost").fill("0.04")
+        correct(form)
+        expect(form).to_contain_text("What this form sent before was recorded")
+        tab.check()
+
+
+def test_what_the_log_knows_and_analytics_do_not_yet_is_not_overlooked(world: World) -> None:
+    record = untouched(world)
+    stale = world.api(f"/api/logs/{record['id']}")
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = filled(page, "0.02")
+        body = {"request_id": record["id"], "cost_nusd": NUSD // 100 - record["cost_nusd"], "reason": "The faster one"}
+        assert page.request.post(f"{world.url}/api/finance/corrections", data=body).ok
+        page.route(f"**/api/logs/{record['id']}", lambda route: route.fulfill(json=stale))
+        tab.expected.append("status of 409")
+        correct(form)
+        was = f"${dollars(record['cost_nusd']).rstrip('0')}"
+        expect(form).to_contain_text(f"by somebody else meanwhile, and costs $0.01 now, not {was}. Nothing was done")
+        tab.check()
+    made: list[dict[str, Any]] = []
+    while not made:
+        made = world.api(f"/api/logs/{record['id']}")["log"]["corrections_made"]
+    assert [each["reason"] for each in made] == ["The faster one"]
+
+
+def test_a_comma_separates_thousands_and_nothing_else(world: World) -> None:
+    record = untouched(world)
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open(f"/logs?request={record['id']}")
+        form = filled(page, "1,234.5")
+        after, problem = form.locator("[data-after]"), form.locator(".problem[data-problem=cost_nusd]")
+        expect(after).to_have_text("$1,234.50")
+        for typed in ("0,05", "1,5", "12,50", "0,500", "1,23,456", "1234,567", ",5", "1,234,56"):
+            form.get_by_label("What it should have cost").fill(typed)
+            expect(after).to_have_text("–")
+            correct(form)
+            expect(problem).to_contain_text("not an amount of dollars")
+        assert world.api(f"/api/logs/{record['id']}")["log"]["corrections"] == 0
+        # Everything that is typed as a number is read by the same rule.
+        page = tab.open("/governance/teams/new")
+        page.get_by_label("Name").fill("commas")
+        page.get_by_role("button", name="Add a budget").click()
+        limit = page.locator('[name="budgets[0].max_limit"]')
+        page.locator('[name="budgets[0].reset_duration"]').fill("1M")
+        tab.expected.append("status of 400")
+        for typed in ("0,05", "12,50"):
+            limit.fill(typed)
+            page.get_by_role("button", name="Create team").click()
+            expect(page.locator('.problem[data-problem="budgets[0].max_limit"]')).to_contain_text("number")
+        limit.fill("1,234,567.25")
+        with page.expect_navigation():
+            page.get_by_role("button", name="Create team").click()
+        (team,) = world.api("/api/governance/teams?name=commas")["teams"]
+        assert team["budgets"][0]["max_limit"] == 1234567.25
         tab.check()

@@ -1,4 +1,5 @@
 // The form of an allocation: fields of its kind only, who bears a part by one choice, what the parts come to.
+import { plain } from "./amounts.js";
 import { money } from "./numbers.js";
 
 const WHOLE = 1_000_000;
@@ -41,7 +42,7 @@ function percent(weight) {
 }
 
 function dollars() {
-  const text = document.querySelector('[name="amount"]').value.replaceAll(",", "").trim();
+  const text = plain(document.querySelector('[name="amount"]').value) ?? "";
   return text !== "" && Number.isFinite(Number(text)) ? Number(text) * 1e9 : null;
 }
 

@@ -1,5 +1,6 @@
 // What another limit would mean, said while it is typed: from what was spent and the pace of the window so far, and from
 // the requests of the last days.
+import { plain } from "./amounts.js";
 import { money } from "./numbers.js";
 import { writePreview } from "./preview.js";
 
@@ -27,7 +28,7 @@ function sentence(form, limit, observed) {
 function preview(form) {
   const place = form.querySelector("[data-preview]");
   const field = form.querySelector('[name$=".max_limit"]');
-  const text = field.value.replaceAll(",", "").trim();
+  const text = plain(field.value) ?? "";
   const dollars = Number(text);
   const known = form.dataset.spent !== "" && text !== "" && Number.isFinite(dollars) && dollars >= 0;
   const observed = form.querySelector('[name$=".enforcement"]').value === "observe";

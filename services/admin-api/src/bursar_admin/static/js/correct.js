@@ -1,7 +1,8 @@
 // A request's cost put right: the arithmetic while one types, a second look at amounts that look like a misplaced point,
 // and the panel again once the correction shows.
+import { nanoDollars } from "./amounts.js";
 import { toast } from "./app.js";
-import { nanoDollars } from "./forms.js";
+import "./forms.js";
 import { exactMoney, money } from "./numbers.js";
 import { writeTimes } from "./times.js";
 
@@ -10,6 +11,7 @@ const LITTLE_NUSD = 10_000_000n; // a cent: what costs less is soon ten times as
 // Analytics have it a moment after the log: so often, and so many times, it is asked for.
 const ASK_EVERY_MS = 500;
 const MOST_TRIES = 20;
+const LOOK_MS = 10_000; // for one answer; without it the server, which knows the log, decides
 
 const larger = (one, other) => (one > other ? one : other);
 const exact = (nusd) => exactMoney(nusd).split(" ")[0].replace(/(\.\d\d\d*?)0+$/, "$1");
@@ -31,7 +33,7 @@ function write(form) {
     const times = now > 0n ? `${(after / now).toLocaleString("en-US")} times` : "instead of";
     sure.querySelector("[data-sure-text]").textContent = `Yes: ${money(after)}, ${times} the ${money(now)} that it costs now, is what is meant.`;
   }
-  form.querySelector("button.primary").disabled = dangerous && !sure.querySelector("input").checked;
+  form.querySelector("button.primary").disabled = Boolean(form.dataset.sending) || (dangerous && !sure.querySelector("input").checked);
 }
 
 document.addEventListener("input", (event) => {
@@ -40,41 +42,80 @@ document.addEventListener("input", (event) => {
 });
 
 async function read(form) {
-  const answer = await fetch(`/api/logs/${encodeURIComponent(form.dataset.request)}`);
+  const signal = AbortSignal.timeout(LOOK_MS);
+  const answer = await fetch(`/api/logs/${encodeURIComponent(form.dataset.request)}`, { signal });
   return answer.ok ? (await answer.json()).log : null;
 }
 
-/** Where somebody else corrected it since the form was opened, the difference would be another one than was shown. */
+function tell(form, text) {
+  form.querySelector('[data-problem=""]').textContent = text;
+}
+
+/** The difference would be another one than was shown. */
+function tellChanged(form, costs) {
+  const was = exact(form.dataset.now);
+  tell(form, `It was corrected by somebody else meanwhile, and costs ${exact(costs)} now, not ${was}. Nothing was done: cancel, and look again.`);
+}
+
+/** Whether the form may be sent, as far as analytics know; the server holds the cost that was shown against the log. */
 async function still(form) {
   try {
     const record = await read(form);
     if (!record || record.cost_nusd === Number(form.dataset.now)) return true;
-    form.querySelector('[data-problem=""]').textContent =
-      `It was corrected by somebody else meanwhile, and costs ${money(record.cost_nusd)} now. Nothing was done: cancel, and look again.`;
+    // Maybe an answer was lost: what is sent again counts once. Whose they all are is not always known; the server does.
+    const own = form.elements.correction_id.value;
+    const made = record.corrections_made;
+    if (made.length < record.corrections || made.some((each) => each.correction_id === own)) return true;
+    tellChanged(form, record.cost_nusd);
     return false;
   } catch {
     return true; // what is sent next says that nobody answers
   }
 }
 
-// Before forms.js sends it.
+/** Whether the fields can be sent as they are; says beside them why not. */
+function usable(form) {
+  write(form);
+  const cost = form.elements.cost_nusd;
+  if (cost.value.trim() !== "" && nanoDollars(cost.value) === null) {
+    // The server is told nano-dollars, and would speak of those.
+    form.querySelector('[data-problem="cost_nusd"]').textContent =
+      "Is not an amount of dollars, such as 12.50, with up to nine decimals. Commas separate thousands only.";
+    cost.setAttribute("aria-invalid", "true");
+    cost.focus();
+    return false;
+  }
+  return !form.querySelector("button.primary").disabled;
+}
+
+// Before forms.js sends it. Pressed again while it looks, or while it is sent, it is not sent again.
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("form[data-correct]") || form.dataset.looked) return;
   event.preventDefault();
   event.stopImmediatePropagation();
-  const cost = form.elements.cost_nusd;
-  if (cost.value.trim() !== "" && nanoDollars(cost.value) === null) {
-    // The server is told nano-dollars, and would speak of those.
-    form.querySelector('[data-problem="cost_nusd"]').textContent = "Is not an amount of dollars, such as 12.50, with up to nine decimals.";
-    cost.setAttribute("aria-invalid", "true");
-    cost.focus();
-    return;
+  if (form.dataset.looking || form.dataset.sending || form.dataset.done || !usable(form)) return;
+  form.dataset.looking = "yes";
+  try {
+    // What was typed meanwhile is what is sent, and is looked at as well.
+    if (!(await still(form)) || !form.isConnected || !usable(form)) return;
+    form.dataset.looked = "yes";
+    form.requestSubmit();
+  } finally {
+    delete form.dataset.looked;
+    delete form.dataset.looking;
   }
-  form.dataset.looked = "yes";
-  if (await still(form)) form.requestSubmit();
-  delete form.dataset.looked;
 }, true);
+
+document.addEventListener("bursar:refused", (event) => {
+  const form = event.target;
+  if (!form.matches("form[data-correct]") || event.detail.status !== 409) return;
+  const { error } = event.detail;
+  if (error.field === "expected_cost_nusd") tellChanged(form, error.cost_nusd);
+  else if (error.field === "correction_id") tell(form, "What this form sent before was recorded; this was not. Cancel, and look again.");
+  else return;
+  event.preventDefault();
+});
 
 /** The cost in the request's row of the list, which keeps its place. */
 async function cell(form) {
@@ -115,6 +156,7 @@ document.addEventListener("bursar:saved", (event) => {
   const waiting = Object.assign(document.createElement("p"), { className: "preview", textContent: "Recorded. It shows here in a moment." });
   waiting.dataset.waiting = "";
   waiting.setAttribute("role", "status");
+  form.dataset.done = "yes";
   for (const field of form.elements) field.disabled = true;
   form.querySelector(".actions").replaceWith(waiting);
   shown(form);

@@ -1,4 +1,5 @@
 // Forms that speak to the REST API: fields named by their path in the body, errors beside their field.
+import { nanoDollars, plain } from "./amounts.js";
 import { toast } from "./app.js";
 
 /** `budgets[0].max_limit` -> ["budgets", 0, "max_limit"] */
@@ -27,14 +28,6 @@ function local(iso) {
 
 for (const field of document.querySelectorAll("input[data-moment]")) field.value = local(field.dataset.moment);
 
-/** Dollars as typed (`1,234.5`) in nano-dollars, to the last digit; null where it is no amount. */
-export function nanoDollars(text) {
-  const found = /^(-?)\$?(\d{1,9})(?:\.(\d{0,9}))?$/.exec(text.replaceAll(",", "").trim());
-  if (!found) return null;
-  const size = BigInt(found[2]) * 1_000_000_000n + BigInt((found[3] ?? "").padEnd(9, "0"));
-  return found[1] ? -size : size;
-}
-
 /** What a field says: undefined leaves it out. data-type: text | number | boolean | list | time | json | nusd (dollars,
     said in nano-dollars, as the difference to data-now); data-empty="null" clears where the field is empty. */
 function valueOf(field) {
@@ -45,8 +38,8 @@ function valueOf(field) {
   if (kind === "list") return text === "" ? [] : text.split(/[,\n]+/).map((each) => each.trim()).filter(Boolean);
   if (text === "") return field.dataset.empty === "null" ? null : field.dataset.empty === "text" ? "" : undefined;
   if (kind === "number") {
-    const number = Number(text.replaceAll(",", ""));
-    return Number.isFinite(number) ? number : text;
+    const number = Number(plain(text) ?? NaN);
+    return Number.isFinite(number) ? number : text; // the server says what is wrong with it
   }
   if (kind === "nusd") {
     const amount = nanoDollars(text);
@@ -163,6 +156,7 @@ function follow(form, said) {
 }
 
 async function send(form) {
+  if (form.dataset.sending) return; // pressed again: once is enough
   const [method, path] = form.dataset.api.split(" ");
   const headers = { "content-type": "application/json" };
   if (form.dataset.version) headers["if-match"] = `"${form.dataset.version}"`;
@@ -170,10 +164,13 @@ async function send(form) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   const button = form.querySelector("button.primary");
   button.disabled = true;
+  form.dataset.sending = "yes";
   try {
     const answer = await fetch(path, { method, headers, body: JSON.stringify(bodyOf(form)) });
     const said = await answer.json();
     if (!answer.ok) {
+      const detail = { status: answer.status, error: said.error };
+      if (!form.dispatchEvent(new CustomEvent("bursar:refused", { bubbles: true, cancelable: true, detail }))) return;
       if (answer.status === 409) conflict(form, said.error);
       else show(form, said.error);
       return;
@@ -186,6 +183,7 @@ async function send(form) {
   } catch {
     show(form, { message: "The gateway does not answer; nothing was changed as far as this page knows.", field: "" });
   } finally {
+    delete form.dataset.sending;
     button.disabled = false;
   }
 }

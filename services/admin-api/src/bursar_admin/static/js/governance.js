@@ -1,4 +1,5 @@
 // Forms of owners and keys: rows that come and go, a key's value shown once, deletions confirmed, previews.
+import { plain } from "./amounts.js";
 import "./forms.js";
 import { writePreview } from "./preview.js";
 
@@ -162,7 +163,7 @@ function field(row, name) {
 async function preview(row) {
   const place = row.querySelector("[data-preview]");
   const form = row.closest("form");
-  const limit = field(row, "max_limit").value.replaceAll(",", "").trim();
+  const limit = plain(field(row, "max_limit").value);
   const duration = field(row, "reset_duration").value.trim();
   if (!form.dataset.owner || !limit || !duration) {
     place.textContent = "";
