@@ -115,7 +115,7 @@ class Tab:
 
     def settled(self) -> None:
         self.page.wait_for_function(
-            "() => !document.querySelector('main .skeleton, main .htmx-request')"
+            "() => !document.querySelector('main .skeleton, main .htmx-request, main [hx-trigger=load] > .fill')"
             " && ![...document.querySelectorAll('[data-said]')].some((each) => each.textContent === 'Loading…')"
         )
 
