@@ -275,12 +275,14 @@ def test_an_amount_typed_while_it_looks_is_asked_about_as_well(world: World) -> 
         tab.check()
 
 
+def lose(route: Route) -> None:
+    """Sent and answered, but the answer does not arrive."""
+    route.fetch()
+    route.abort()
+
+
 def test_after_a_lost_answer_it_is_sent_again_and_counts_once(world: World) -> None:
     record = untouched(world)
-
-    def lose(route: Route) -> None:
-        route.fetch()
-        route.abort()
 
     with open_tab(world.browser, world.url) as tab:
         page = tab.open(f"/logs?request={record['id']}")
@@ -301,10 +303,6 @@ def test_after_a_lost_answer_it_is_sent_again_and_counts_once(world: World) -> N
 
 def test_another_amount_after_a_lost_answer_is_not_taken_for_the_first(world: World) -> None:
     record = untouched(world)
-
-    def lose(route: Route) -> None:
-        route.fetch()
-        route.abort()
 
     with open_tab(world.browser, world.url) as tab:
         page = tab.open(f"/logs?request={record['id']}")

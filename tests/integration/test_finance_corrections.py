@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -110,16 +111,19 @@ async def test_many_corrections_at_once_never_take_more_than_there_is(finance: F
     assert await cost_of(finance, 1) == (0, 0)
 
 
+def wanted_of_first(at_ms: int, correction_id: str, cost: int) -> Correction:
+    """Of request 1."""
+    return Correction(
+        correction_id=correction_id, request_id=request_id(1), corrected_at_ms=at_ms, reason="r", actor="a",
+        cost_nusd=cost, list_cost_nusd=cost,
+    )  # fmt: skip
+
+
 async def test_replicas_that_correct_at_once_are_told_apart_by_the_log(finance: Finance) -> None:
     desk = finance.admin.desk
     await finance.append(usage(1, cost_nusd=1_000))
 
-    def wanted(correction_id: str, cost: int) -> Correction:
-        return Correction(
-            correction_id=correction_id, request_id=request_id(1), corrected_at_ms=finance.clock.at_ms, reason="r",
-            actor="a", cost_nusd=cost, list_cost_nusd=cost,
-        )  # fmt: skip
-
+    wanted = partial(wanted_of_first, finance.clock.at_ms)
     faster = Correcting(desk.journal, desk.analytics, finance.clock)
 
     class Slower(Correcting):
@@ -180,12 +184,7 @@ async def test_one_that_lost_against_another_replica_is_held_against_what_that_o
     desk = finance.admin.desk
     await finance.append(usage(1, cost_nusd=1_000))
 
-    def wanted(correction_id: str, cost: int) -> Correction:
-        return Correction(
-            correction_id=correction_id, request_id=request_id(1), corrected_at_ms=finance.clock.at_ms, reason="r",
-            actor="a", cost_nusd=cost, list_cost_nusd=cost,
-        )  # fmt: skip
-
+    wanted = partial(wanted_of_first, finance.clock.at_ms)
     faster = Correcting(desk.journal, desk.analytics, finance.clock)
 
     class Slower(Correcting):
