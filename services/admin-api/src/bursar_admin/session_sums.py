@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from bursar_admin.queries import sessions
-from bursar_admin.queries.ranges import HOUR_MS, Plan, Span
+from bursar_admin.queries.ranges import HOUR_MS, Plan, Span, joined
 from bursar_admin.queries.sums import MEASURES, Question
 
 MAX_LISTED: Final = 20
@@ -40,13 +40,7 @@ def halves(question: Question, span: Span) -> list[Half]:
 def summed_up(plan: Plan) -> tuple[Span, ...]:
     """The stretches that are read from sums: all of the plan's days and hours but those hours that are open."""
     stretches = [*plan.hours, *([plan.days] if plan.days is not None else [])]
-    found: list[Span] = []
-    for stretch in sorted(stretches, key=lambda each: each.from_ms):
-        from_ms = max(stretch.from_ms, found[-1].to_ms) if found else stretch.from_ms
-        if found and from_ms == found[-1].to_ms:
-            found[-1] = Span(found[-1].from_ms, max(stretch.to_ms, from_ms))
-        else:
-            found.append(stretch)
+    found = list(joined(sorted(stretches, key=lambda each: each.from_ms)))
     for hour in plan.open_hours:
         opened = Span(hour * 1000, hour * 1000 + HOUR_MS)
         pieces = (

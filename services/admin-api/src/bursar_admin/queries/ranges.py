@@ -289,7 +289,7 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
     if days is not None:
         stretches = [Span(first, days.from_ms), *(Span(day * 1000, day * 1000 + DAY_MS) for day in open_days)]
         stretches.append(Span(days.to_ms, last))
-    by_hour = tuple(_joined(stretches))
+    by_hour = tuple(joined(stretches))
     unread = hours.open | hours.old if short else hours.open
     open_hours = tuple(
         sorted(hour for hour in unread if any(each.from_ms <= hour * 1000 < each.to_ms for each in by_hour))
@@ -298,7 +298,7 @@ def plan_of(span: Span, hours: Hours | None, cut: str | None = None, *, short: b
         return everything
     pieces = [Span(span.from_ms, first), *(Span(hour * 1000, hour * 1000 + HOUR_MS) for hour in open_hours)]
     pieces.append(Span(last, span.to_ms))
-    raw = tuple(_joined(pieces))
+    raw = tuple(joined(pieces))
     buildings = _buildings(days, open_days, by_hour, open_hours, hours) if cut is not None else None
     requests, left = None, ""
     now = span.to_ms if span.now_ms is not None else None
@@ -346,7 +346,7 @@ def _days(first_ms: int, last_ms: int, hours: Hours, *, short: bool) -> tuple[Sp
     return (span, open_days) if len(open_days) <= MAX_OPEN_DAYS else (None, ())
 
 
-def _joined(pieces: Iterable[Span]) -> Iterator[Span]:
+def joined(pieces: Iterable[Span]) -> Iterator[Span]:
     """The pieces that are not empty, neighbours made one."""
     current: Span | None = None
     for piece in pieces:
