@@ -27,6 +27,8 @@ COUNTER = "n:budget-1:1700000000:1800000000"
 TOKEN_COUNTER = "t:limit-1:1700000000:1800000000"
 BOOK = build_book(Provider(id="provider-1", name="anthropic", kind="anthropic", created_at_s=0))
 OWNERS = wire.Owners("key-1", "alice", team_id="team-1", team="platform")
+WAIT_S = 60.0
+"""Bound for anything to happen here on a busy machine, which may pause."""
 
 
 class Got:
@@ -227,7 +229,7 @@ class StandInEnforcer:
         return [each for each in self.operations if isinstance(each, kind)]
 
     async def wait_for(self, kind: type[Any], count: int = 1) -> list[Any]:
-        async with asyncio.timeout(10), self.seen:
+        async with asyncio.timeout(WAIT_S), self.seen:
             await self.seen.wait_for(lambda: len(self.of(kind)) >= count)
         return self.of(kind)
 
@@ -341,7 +343,7 @@ class World:
         try:
             writer.write(data)
             await writer.drain()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_S):
                 return await (reader.readuntil(until) if until else reader.read())
         finally:
             writer.close()
@@ -351,7 +353,7 @@ class World:
         log = SqliteEventLog(self.home / "log.db")
         await log.start()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while len(found := await log.read(USAGE_TOPIC, 0, 0, wait_s=0.05)) < count:
                     pass
         finally:
@@ -383,6 +385,12 @@ async def world(home: Path, **changes: Any) -> AsyncIterator[World]:
         yield made
     finally:
         await made.stop()
+
+
+def patient_world(home: Path, **changes: Any) -> contextlib.AbstractAsyncContextManager[World]:
+    """A world in which nothing is ever away, so that nothing needs to be given up soon: the edge waits as long as it
+    does for people, however long the machine pauses."""
+    return world(home, **{"waits": Waits(drain_s=60.0), **changes})
 
 
 def post(

@@ -148,11 +148,11 @@ class OtlpReceiver:
                     for each in scope_spans.spans
                 ]
 
-    async def until(self, enough: Callable[[], bool], within_s: float = 20.0) -> None:
+    async def until(self, enough: Callable[[], bool], within_s: float = 60.0) -> None:
         async with asyncio.timeout(within_s):
             while not enough():
                 await asyncio.sleep(0.02)
 
-    async def wait_spans(self, count: int, within_s: float = 20.0) -> list[GotSpan]:
+    async def wait_spans(self, count: int, within_s: float = 60.0) -> list[GotSpan]:
         await self.until(lambda: len(self.spans) >= count, within_s)
         return self.spans

@@ -12,7 +12,8 @@ from bursar_common import wire
 from bursar_edge.bodies import Limits
 from bursar_edge.connection import ClientConnection
 from bursar_edge.known_head import VIEW_BYTES
-from tests.harness.edge_stand_ins import KEY, MODEL, world
+from tests.harness.edge_stand_ins import KEY, MODEL, WAIT_S
+from tests.harness.edge_stand_ins import patient_world as world
 from tests.harness.edge_stand_ins import post as post_and_close
 
 post = functools.partial(post_and_close, close=False)
@@ -39,7 +40,7 @@ class Client:
 
     async def answer(self) -> bytes:
         """Head and body of the next answer."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             head = await self.reader.readuntil(b"\r\n\r\n")
             length = next(
                 int(line.partition(b":")[2])
@@ -140,7 +141,7 @@ async def test_a_length_that_is_none_is_judged_by_the_parser(tmp_path, length):
         digits = b"content-length: %d" % len(body)
         at = whole.lower().index(digits) + len(b"content-length: ")
         await client.send(whole[:at] + length + whole[at + len(b"%d" % len(body)) :])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             answer = await client.reader.read()
         assert b" 200 " not in answer[:16]
         assert len(w.upstream.got) == 1
@@ -175,7 +176,7 @@ async def test_a_client_that_leaves_within_a_body_gives_the_memory_back(tmp_path
         await client.answer()
         await client.send(whole[:-20])
         client.writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while w.edge._active or w.edge.memory.free_bytes != w.edge._limits.all_bodies_bytes:
                 await asyncio.sleep(0.01)
         assert len(w.upstream.got) == 1

@@ -19,8 +19,8 @@ from tests.harness.edge_stand_ins import (
     message,
     post,
     unchunk,
-    world,
 )
+from tests.harness.edge_stand_ins import patient_world as world
 
 
 async def test_json_answer_is_relayed_recorded_and_settled(tmp_path):

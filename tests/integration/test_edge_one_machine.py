@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
 from bursar.simulator import Simulator
 from bursar.simulator import runner as serving
-from tests.harness.edge_stand_ins import KEY, SMALL, Upstream, post, world
+from bursar_edge import health
+from tests.harness.edge_stand_ins import KEY, SMALL, Upstream, post
+from tests.harness.edge_stand_ins import patient_world as world
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Parts that are there answer, however long the machine pauses; those that are not refuse the connection."""
+    monkeypatch.setattr(health, "ANSWER_S", 60.0)
 
 
 class Admin:

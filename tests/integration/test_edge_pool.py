@@ -6,7 +6,8 @@ import asyncio
 
 from bursar_edge.link import _TIMEOUT
 from bursar_edge.pool import Pool
-from tests.harness.edge_stand_ins import SMALL, json_answer, message, post, world
+from tests.harness.edge_stand_ins import SMALL, WAIT_S, json_answer, message, post
+from tests.harness.edge_stand_ins import patient_world as world
 
 
 async def test_one_connection_serves_requests_after_each_other(tmp_path):
@@ -32,18 +33,25 @@ async def test_a_connection_that_spoke_unasked_is_not_used_again(tmp_path):
             await writer.drain()
             await asyncio.sleep(0.05)
             writer.write(json_answer(b'{"stolen":1}'))
+            await writer.drain()
+            spoken.set()
 
+        spoken = asyncio.Event()
         w.upstream.respond = respond
         for _ in range(3):
             answer = await w.raw(post(SMALL))
             assert answer.startswith(b"HTTP/1.1 200")
             assert b"stolen" not in answer
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(WAIT_S):
+                await spoken.wait()
+            spoken.clear()
+            await asyncio.sleep(0.1)  # from there it is this process' own loop that brings it to the edge
         assert w.upstream.connections == 3
 
 
 async def test_a_connection_the_provider_closed_is_not_used_again(tmp_path):
     async with world(tmp_path) as w:
+        pool = w.edge.upstreams.connector
 
         async def respond(got, writer):
             writer.write(json_answer(message()))
@@ -53,7 +61,12 @@ async def test_a_connection_the_provider_closed_is_not_used_again(tmp_path):
         w.upstream.respond = respond
         for _ in range(3):
             assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200")
-            await asyncio.sleep(0.05)
+            # Given back, and known to be closed.
+            async with asyncio.timeout(WAIT_S):
+                while pool._taken > sum(
+                    not each.protocol.is_connected() for idle in pool._idle.values() for each in idle
+                ):
+                    await asyncio.sleep(0.01)
         assert w.upstream.connections == 3
 
 
@@ -62,7 +75,7 @@ async def test_idle_connections_end(tmp_path):
         pool = w.edge.upstreams.connector
         pool._keep_s = 0.1
         await w.raw(post(SMALL))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await w.upstream.closed.wait()
             while pool._taken:
                 await asyncio.sleep(0.01)
@@ -75,14 +88,14 @@ async def test_an_idle_connection_makes_room_for_another_address(tmp_path):
         there = w.edge.upstreams.origin(w.enforcer.route()).template
         elsewhere = other.edge.upstreams.origin(other.enforcer.route()).template
         for request in (there, elsewhere, there):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WAIT_S):
                 (await pool.connect(request, [], _TIMEOUT)).release()
         lent = await pool.connect(there, [], _TIMEOUT)
         waiting = asyncio.ensure_future(pool.connect(elsewhere, [], _TIMEOUT))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         lent.release()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             (await waiting).close()
         assert pool._taken == 0
         await pool.close()

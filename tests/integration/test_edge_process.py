@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import signal
-import socket
 import sys
 
 import pytest
@@ -16,6 +16,7 @@ from bursar_common.settings import Settings
 from bursar_edge import app
 from bursar_edge.app import Edge, Waits, serve
 from tests.harness.edge_stand_ins import KEY, SMALL, TOKEN, StandInEnforcer, Upstream
+from tests.harness.processes import READY_WAIT_S, free_port
 from tests.integration.test_edge_admission import FlakyLog
 
 
@@ -31,12 +32,6 @@ def environment(home, enforcer, upstream, port):
     }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 async def around():
     enforcer, upstream = StandInEnforcer(), Upstream()
@@ -49,14 +44,13 @@ async def around():
 
 async def _answers(port):
     async with ClientSession() as session:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(READY_WAIT_S):
             while True:
-                try:
+                with contextlib.suppress(OSError):
                     async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
                         if answer.status == 200:
                             break
-                except OSError:
-                    await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)
         headers = {"x-api-key": KEY, "content-type": "application/json"}
         async with session.post(f"http://127.0.0.1:{port}/v1/messages", data=SMALL, headers=headers) as answer:
             assert answer.status == 200
@@ -71,7 +65,7 @@ async def test_serves_and_stops_at_sigterm(tmp_path, around):
     try:
         await _answers(port)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(READY_WAIT_S):
             _, words = await process.communicate()
         assert process.returncode == 0
         assert KEY not in words.decode()
