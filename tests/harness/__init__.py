@@ -4,6 +4,15 @@ from tests.harness.kafka_server import KafkaServer
 from tests.harness.processes import Process, ServiceProcess, free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.require import require
-from tests.harness.waiting import eventually
+from tests.harness.waiting import clear_of_midnight, eventually
 
-__all__ = ["KafkaServer", "Process", "RedisServer", "ServiceProcess", "eventually", "free_port", "require"]
+__all__ = [
+    "KafkaServer",
+    "Process",
+    "RedisServer",
+    "ServiceProcess",
+    "clear_of_midnight",
+    "eventually",
+    "free_port",
+    "require",
+]

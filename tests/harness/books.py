@@ -49,7 +49,10 @@ def charged_by_counter(usage: Iterable[Usage]) -> dict[str, int]:
 
 
 async def assert_books_agree(gateway: Gateway, *, timeout_s: float = 90, min_requests: int = 1) -> dict[str, Usage]:
-    """Wait until nothing is held, then compare all books. Returns the log's figures by request id."""
+    """Wait until nothing is held, then compare all books. Returns the log's figures by request id.
+
+    A request that its client gave up may still arrive, also between two of these comparisons: all are made of one
+    reading of the log, and made again until they agree."""
 
     async def ledger_agrees() -> bool:
         logged = await gateway.logged_usage()
@@ -64,9 +67,8 @@ async def assert_books_agree(gateway: Gateway, *, timeout_s: float = 90, min_req
         return len(logged) >= min_requests
 
     await eventually(ledger_agrees, timeout_s, 0.25)
-    logged = await gateway.logged_usage()
 
-    async def clickhouse_agrees() -> bool:
+    async def all_agree() -> dict[str, Usage]:
         logged = await gateway.logged_usage()
         rows = await gateway.query(
             "SELECT request_id, outcome, cost_nusd, list_cost_nusd, estimated, charged_to FROM bursar.usage"
@@ -85,11 +87,11 @@ async def assert_books_agree(gateway: Gateway, *, timeout_s: float = 90, min_req
                 usage.estimated,
             )
             assert row["charged_to"] == list(usage.charged_to)
-        return True
+        await assert_provider_agrees(gateway, logged)
+        assert await ledger_agrees()
+        return logged
 
-    await eventually(clickhouse_agrees, timeout_s, 0.25)
-    await assert_provider_agrees(gateway, logged)
-    return logged
+    return await eventually(all_agree, timeout_s, 0.25)  # type: ignore[no-any-return]
 
 
 async def assert_provider_agrees(gateway: Gateway, logged: dict[str, Usage]) -> None:
@@ -99,7 +101,8 @@ async def assert_provider_agrees(gateway: Gateway, logged: dict[str, Usage]) -> 
     by_upstream_id = {record["request_id"]: record for record in served}
     exact = [usage for usage in logged.values() if not usage.estimated and usage.outcome == "completed"]
     for usage in exact:
-        record = by_upstream_id.pop(usage.upstream_request_id)
+        record = by_upstream_id.pop(usage.upstream_request_id, None)
+        assert record is not None, f"{usage.request_id}: the provider knows no {usage.upstream_request_id}"
         billed = tuple(record["usage"][kind] for kind in _KINDS)
         recorded = tuple(getattr(usage, kind) or 0 for kind in _KINDS)
         assert recorded == billed, f"{usage.request_id}: recorded {recorded}, provider counted {billed}"

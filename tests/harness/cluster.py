@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.harness.compose_file import compose_environment
 from tests.harness.kafka_server import KafkaServer
-from tests.harness.processes import PYTHON_PATH, Process, ServiceProcess, free_port
+from tests.harness.processes import PYTHON_PATH, READY_WAIT_S, Process, ServiceProcess, free_port
 from tests.harness.redis_server import RedisServer
 
 SERVICES = ("enforcer", "aggregator", "admin", "edge")
@@ -162,7 +162,7 @@ class Cluster:
             log_path=self.folder / "topics.log",
         )
         one_shot.start()
-        assert one_shot.wait(90) == 0, one_shot.output()
+        assert one_shot.wait(READY_WAIT_S) == 0, one_shot.output()
 
     def stop(self) -> None:
         """End everything. Never raises."""
@@ -180,7 +180,7 @@ class Cluster:
             assert self.clickhouse.running, self.clickhouse.output()[-4000:]
             return (await self.clickhouse.get("/ping"))[0] == 200
 
-        await eventually(answers, 60)
+        await eventually(answers, READY_WAIT_S)
 
     async def __aenter__(self) -> Cluster:
         try:

@@ -116,11 +116,10 @@ class KafkaServer:
             await admin.close()
 
     async def _until_topics(self, admin: AIOKafkaAdminClient, condition) -> None:  # type: ignore[no-untyped-def]
-        for _ in range(300):
-            if condition(set(await admin.list_topics())):
-                return
+        deadline = time.monotonic() + READY_WAIT_S
+        while not condition(set(await admin.list_topics())):
+            assert time.monotonic() < deadline, "Kafka's topics did not become as asked for"
             await asyncio.sleep(0.05)
-        raise AssertionError("Kafka's topics did not become as asked for")
 
     def _format(self) -> None:
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=").replace("-", "A")

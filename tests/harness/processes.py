@@ -33,8 +33,9 @@ _waitid = getattr(os, "waitid", None)  # macOS before Python 3.13 has none
 _spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 _alive: set[Process] = set()
 
-READY_WAIT_S = 60.0
-"""Bound for anything to become ready: a cold import of pandas and Faust on a busy two-core machine takes 15 s."""
+READY_WAIT_S = 120.0
+"""Bound for anything to become ready: a cold import of pandas and Faust on a busy two-core machine takes 15 s, on one
+that stands still now and then much longer."""
 
 
 _FIRST_PORT, _LAST_PORT = 10_240, 32_767

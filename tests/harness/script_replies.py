@@ -20,10 +20,11 @@ class CounterState(NamedTuple):
 
 
 def script_replies(log: Path) -> Iterator[CounterState]:
-    """Every reply in order, one item a counter. The enforcer must run with BURSAR_LOG_LEVEL=debug."""
+    """Every reply in order, one item a counter. The enforcer must run with BURSAR_LOG_LEVEL=debug. A line that is being
+    written is not one yet."""
     with log.open() as lines:
         for line in lines:
-            if '"script_reply"' not in line:
+            if '"script_reply"' not in line or not line.endswith("\n"):
                 continue
             reply = json.loads(line)
             for counter, spent, held, exposed, limit in reply["counters"]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import ClientSession
 
-from tests.harness.processes import Process, eventually, free_port
+from tests.harness.processes import READY_WAIT_S, Process, eventually, free_port
 
 
 class SimulatedProvider(Process):
@@ -27,7 +27,7 @@ class SimulatedProvider(Process):
 
     async def start_ready(self) -> None:
         self.start()
-        await eventually(self.totals, 60)
+        await eventually(self.totals, READY_WAIT_S)
 
     async def set_defaults(self, **plan: Any) -> None:
         async with ClientSession() as session:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 async def eventually(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = 20.0, every_s: float = 0.05
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = 60.0, every_s: float = 0.05
 ) -> Any:
     """The first truthy result of ``condition`` (plain or async). One that raises counts as not yet.
 
@@ -30,3 +30,11 @@ async def eventually(
                 raise AssertionError(f"not true after {timeout_s:g} s, last: {last!r}") from last
             raise AssertionError(f"not true after {timeout_s:g} s, last: {last!r}")
         await asyncio.sleep(every_s)
+
+
+async def clear_of_midnight(within_s: float = 120.0) -> None:
+    """For tests whose figures are those of a UTC day or month: does not return in the last ``within_s`` of one, so
+    that none ends between two of their lines."""
+    left_s = 86_400 - time.time() % 86_400
+    if left_s < within_s:
+        await asyncio.sleep(left_s + 1)
