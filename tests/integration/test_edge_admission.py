@@ -13,14 +13,26 @@ from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import OUTBOX_HEADER, USAGE_TOPIC, decode_envelope
 from bursar_common.keys import sha256_hex
 from bursar_edge.outbox import OUTBOX_FILE
-from tests.harness.edge_stand_ins import KEY, MODEL, OWNERS, SMALL, json_answer, message, post, world
+from tests.harness.edge_stand_ins import (
+    KEY,
+    MODEL,
+    OWNERS,
+    SMALL,
+    WAIT_S,
+    json_answer,
+    message,
+    patient_world,
+    post,
+    world,
+)
+from tests.harness.waiting import eventually
 from tests.integration.test_edge_garbage import envelope
 
 OTHER_KEY = "sk-bf-" + "1" * 64
 
 
 async def test_refusal_is_answered_and_recorded_as_denied(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.decide = lambda ask: wire.Refused(
             "budget_spent",
             owner_kind="team",
@@ -49,7 +61,7 @@ async def test_refusal_is_answered_and_recorded_as_denied(tmp_path):
 
 
 async def test_unknown_key_is_401_and_no_event(tmp_path, capsys):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.decide = lambda ask: wire.Refused("unknown_key")
         raw = await w.raw(post(SMALL))
         status, error = envelope(raw)
@@ -66,7 +78,7 @@ async def test_unknown_key_is_401_and_no_event(tmp_path, capsys):
 
 
 async def test_short_rate_limit_lets_the_client_wait(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         for seconds, final in ((7, False), (61, True)):
             w.enforcer.decide = lambda ask, s=seconds: wire.Refused(
                 "requests_limited", unit="r", limit=200, retry_after_s=s, window="1h", owners=OWNERS
@@ -87,14 +99,17 @@ async def test_ledger_out_of_reach_is_503_after_trying(tmp_path):
         assert b"x-should-retry: false" in raw
         assert not w.upstream.got
         w.enforcer.down = False
+        w.edge.enforcer._tries_s = WAIT_S
         assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_short_absence_of_the_ledger_is_waited_out(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.down = True
         answering = asyncio.ensure_future(w.raw(post(SMALL)))
+        await eventually(lambda: w.edge.enforcer._paused_until, WAIT_S)  # asked, and got no answer
         await asyncio.sleep(0.3)
+        assert not answering.done()
         w.enforcer.down = False
         assert (await answering).startswith(b"HTTP/1.1 200 ")
         answers = iter([wire.Unavailable("admission is closed"), None])
@@ -103,7 +118,7 @@ async def test_a_short_absence_of_the_ledger_is_waited_out(tmp_path):
 
 
 async def test_settlements_wait_for_the_ledger_and_arrive(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def respond(got, writer):
             w.enforcer.down = True
@@ -119,7 +134,7 @@ async def test_settlements_wait_for_the_ledger_and_arrive(tmp_path):
 
 
 async def test_reserved_requests_wait_their_turn_in_order(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         busy: set[str] = set()
         order: list[str] = []
 
@@ -142,7 +157,7 @@ async def test_reserved_requests_wait_their_turn_in_order(tmp_path):
         for number in range(5):
             waiting.append(asyncio.ensure_future(w.raw(post(SMALL, f"x-claude-code-session-id: {number}"))))
             await w.enforcer.wait_for(wire.Admit, min(number + 1, 2))
-            await asyncio.sleep(0.02)
+            await eventually(lambda number=number: w.edge.enforcer.waiting_turns == number, WAIT_S, 0.01)
         assert order == ["0"]
         go_on.set()
         for number in range(5):
@@ -153,7 +168,7 @@ async def test_reserved_requests_wait_their_turn_in_order(tmp_path):
 
 
 async def test_waiting_ends_with_429_for_good(tmp_path):
-    async with world(tmp_path, settings={"admission_wait_s": 0.1}) as w:
+    async with patient_world(tmp_path, settings={"admission_wait_s": 0.1}) as w:
         w.enforcer.decide = lambda ask: wire.Reserved("n:b:1:2", 10, wire.Refused("budget_reserved", owners=OWNERS))
         raw = await w.raw(post(SMALL))
         status, error = envelope(raw)
@@ -163,7 +178,7 @@ async def test_waiting_ends_with_429_for_good(tmp_path):
 
 
 async def test_many_at_once_share_round_trips(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         raws = await asyncio.gather(*(w.raw(post(SMALL)) for _ in range(40)))
         assert all(raw.startswith(b"HTTP/1.1 200 ") for raw in raws)
         await w.enforcer.wait_for(wire.Settle, 40)
@@ -172,7 +187,7 @@ async def test_many_at_once_share_round_trips(tmp_path):
 
 
 async def test_count_tokens_is_authorised_forwarded_and_never_charged(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         answer = b'{"input_tokens":14}'
         w.upstream.answers(json_answer(answer))
         body = b'{"model":"anthropic/claude-sonnet-4-6","messages":[]}'
@@ -189,7 +204,7 @@ async def test_count_tokens_is_authorised_forwarded_and_never_charged(tmp_path):
 
 
 async def test_models_are_those_the_key_may_use(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def get(path):
             raw = await w.raw(
@@ -225,7 +240,7 @@ async def test_models_are_those_the_key_may_use(tmp_path):
     ],
 )
 async def test_callers_own_login_goes_up_where_the_key_says_so(tmp_path, headers, sent, billing):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.credential = "client"
         await w.raw(post(SMALL, *headers, key=""))
         (got,) = w.upstream.got
@@ -240,7 +255,7 @@ async def test_callers_own_login_goes_up_where_the_key_says_so(tmp_path, headers
 
 
 async def test_own_login_missing_or_only_another_key_is_401(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.credential = "client"
         assert envelope(await w.raw(post(SMALL)))[0] == 401
         assert envelope(await w.raw(post(SMALL, f"authorization: Bearer {OTHER_KEY}")))[0] == 401
@@ -254,7 +269,7 @@ async def test_credential_files_and_references(tmp_path):
     (secrets / "anthropic").write_text("sk-ant-from-file\n")
     (tmp_path / "outside").write_text("sk-ant-outside")
     (secrets / "link").symlink_to(tmp_path / "outside")
-    async with world(tmp_path, settings={"secrets_dir": secrets}) as w:
+    async with patient_world(tmp_path, settings={"secrets_dir": secrets}) as w:
         w.enforcer.credential = "env:NOT_ALLOWED,file:../outside,file:link,file:anthropic"
         await w.raw(post(SMALL))
         (secrets / "anthropic").write_text("sk-ant-rotated-longer")
@@ -264,9 +279,9 @@ async def test_credential_files_and_references(tmp_path):
 
 
 async def test_no_credential_or_a_forbidden_address_is_not_sent(tmp_path):
-    async with world(tmp_path, environ={}, settings={"anthropic_base_url": ""}) as w:
+    async with patient_world(tmp_path, environ={}, settings={"anthropic_base_url": ""}) as w:
         assert envelope(await w.raw(post(SMALL)))[0] == 503
-    async with world(tmp_path, settings={"anthropic_base_url": ""}) as w:
+    async with patient_world(tmp_path, settings={"anthropic_base_url": ""}) as w:
         for base, why in (
             ("http://example.com", "not https"),
             ("https://127.0.0.1:1", "private"),
@@ -281,7 +296,7 @@ async def test_no_credential_or_a_forbidden_address_is_not_sent(tmp_path):
 
 
 async def test_redirects_are_not_followed(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.upstream.answers(
             json_answer(b"{}", status="307 Temporary Redirect", headers=b"location: http://169.254.169.254/\r\n")
         )
@@ -291,7 +306,7 @@ async def test_redirects_are_not_followed(tmp_path):
 
 
 async def test_simulator_needs_no_credential_and_marks_its_traffic(tmp_path):
-    async with world(tmp_path, environ={}) as w:
+    async with patient_world(tmp_path, environ={}) as w:
         w.edge.upstreams.simulator_url = w.upstream.url
         await w.raw(post(SMALL))
         assert (await w.event()).provider == "simulator"
@@ -321,21 +336,19 @@ class FlakyLog:
 
 async def test_log_down_is_served_and_shipped_later_in_order(tmp_path):
     remote = FlakyLog()
-    async with world(tmp_path, remote=remote) as w:
+    async with patient_world(tmp_path, remote=remote) as w:
         for _ in range(3):
             assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
         await w.enforcer.wait_for(wire.Settle, 3)
         assert not remote.records
         asked = [admit.request_id for admit in w.enforcer.of(wire.Admit)]
         remote.up = True
-        async with asyncio.timeout(10):
-            while len(remote.records) < 3:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: len(remote.records) >= 3, WAIT_S)
         assert [decode_envelope(record.value).id for record in remote.records] == [f"usage:{each}" for each in asked]
         marks = [dict(record.headers)[OUTBOX_HEADER].decode().rpartition(":") for record in remote.records]
         assert [int(mark[2]) for mark in marks] == [0, 1, 2]
         assert len({mark[0] for mark in marks}) == 1
-        assert await w.edge.outbox.ship_all(5) == 0
+        assert await w.edge.outbox.ship_all(WAIT_S) == 0
 
 
 async def test_what_could_not_be_shipped_is_kept_for_the_next_start(tmp_path):
@@ -346,14 +359,15 @@ async def test_what_could_not_be_shipped_is_kept_for_the_next_start(tmp_path):
     assert (tmp_path / OUTBOX_FILE).exists()
     remote = FlakyLog()
     remote.up = True
-    async with world(tmp_path, remote=remote) as w:
-        assert await w.edge.outbox.ship_all(5) == 0
+    async with patient_world(tmp_path, remote=remote) as w:
+        assert await w.edge.outbox.ship_all(WAIT_S) == 0
     assert len(remote.records) == 1
 
 
-async def test_full_outbox_refuses_before_forwarding(tmp_path):
-    async with world(tmp_path) as w:
-        w.edge.outbox._room = False
+async def test_full_outbox_refuses_before_forwarding(tmp_path, monkeypatch):
+    async with patient_world(tmp_path) as w:
+        monkeypatch.setattr("bursar_edge.outbox.DISK_RESERVE_BYTES", 1 << 62)  # also when it looks again
+        await w.edge.outbox._look()
         status, error = envelope(await w.raw(post(SMALL)))
         assert (status, error["type"]) == (503, "api_error")
         assert "nothing was charged" in error["message"]
@@ -363,7 +377,7 @@ async def test_full_outbox_refuses_before_forwarding(tmp_path):
 
 
 async def test_failing_disk_holds_the_settlement_back_until_the_event_is_durable(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         local = w.edge.outbox._local
         broken = True
         submit = local.submit
@@ -375,7 +389,7 @@ async def test_failing_disk_holds_the_settlement_back_until_the_event_is_durable
 
         local.submit = failing
         assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
-        await asyncio.sleep(0.1)
+        await eventually(lambda: not w.edge.outbox.writable, WAIT_S)  # the event was tried
         assert not w.enforcer.of(wire.Settle)
         assert envelope(await w.raw(post(SMALL)))[0] == 503
         broken = False
@@ -384,7 +398,7 @@ async def test_failing_disk_holds_the_settlement_back_until_the_event_is_durable
 
 
 async def test_without_any_credential_the_enforcer_says_who_it_is_before_the_body_is_read(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         for path in ("/anthropic/v1/messages", "/anthropic/v1/messages/count_tokens"):
             head = post(SMALL, key="", path=path, close=False)[: -len(SMALL)]
             raw = await w.raw(head)  # answered and closed without a byte of the body
@@ -398,7 +412,7 @@ async def test_without_any_credential_the_enforcer_says_who_it_is_before_the_bod
 
 async def test_an_unknown_keys_large_body_takes_no_memory(tmp_path):
     """Declared lengths alone must not keep others' requests out."""
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.authorize = lambda ask: wire.Refused("unknown_key")
         free_bytes = w.edge.memory.free_bytes
         for framing in (b"content-length: 33554432", b"transfer-encoding: chunked"):
@@ -415,7 +429,7 @@ async def test_an_unknown_keys_large_body_takes_no_memory(tmp_path):
 
 
 async def test_without_any_credential_a_default_keys_request_is_served(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.default_key = True
         assert (await w.raw(post(SMALL, key=""))).startswith(b"HTTP/1.1 200 ")
         asked, admit = w.enforcer.operations[:2]
@@ -430,7 +444,7 @@ async def test_without_any_credential_a_default_keys_request_is_served(tmp_path)
 
 
 async def test_the_usage_event_names_the_observed_budget_that_had_no_room(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.enforcer.would_refuse = "n:watch:1700000000:1800000000"
         assert (await w.raw(post(SMALL))).startswith(b"HTTP/1.1 200 ")
         assert (await w.event()).would_refuse == "n:watch:1700000000:1800000000"

@@ -20,9 +20,9 @@ from tests.harness.edge_stand_ins import (
     finish,
     json_answer,
     message,
+    patient_world,
     post,
     unchunk,
-    world,
 )
 
 ODD = (
@@ -34,7 +34,7 @@ ODD = (
 
 @pytest.mark.parametrize("size", [0, 1_000, 65_535, 65_536, 1 << 20])
 async def test_bodies_of_all_sizes_both_ways(tmp_path, size):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         body = json.dumps(
             {"model": "claude-sonnet-4-6", "max_tokens": 1, "messages": [{"role": "user", "content": "é" * size}]}
         ).encode()
@@ -46,7 +46,7 @@ async def test_bodies_of_all_sizes_both_ways(tmp_path, size):
 
 
 async def test_32_mib_both_ways(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         body = SMALL[:-1] + b',"pad":"' + b"x" * ((32 << 20) - len(SMALL) - 10) + b'"}'
         assert len(body) <= 32 << 20
         answer = message(padding="y" * (31 << 20))
@@ -60,7 +60,7 @@ async def test_32_mib_both_ways(tmp_path):
 
 @pytest.mark.parametrize("body", [SMALL, ODD, SMALL[:-1] + b',"stream":false,"stream_options":null}'])
 async def test_odd_json_goes_up_as_it_is(tmp_path, body):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         await w.raw(post(body))
         assert w.upstream.got[0].body == body
 
@@ -74,7 +74,7 @@ async def test_odd_json_goes_up_as_it_is(tmp_path, body):
     ],
 )
 async def test_only_the_provider_prefix_is_cut(tmp_path, sent, forwarded):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         body = ODD.replace(b'"claude-sonnet-4-6"', sent)
         await w.raw(post(body))
         assert w.upstream.got[0].body == ODD.replace(b'"claude-sonnet-4-6"', forwarded)
@@ -83,7 +83,7 @@ async def test_only_the_provider_prefix_is_cut(tmp_path, sent, forwarded):
 
 
 async def test_chunked_request_body(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         head = post(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
         cut = chunk(SMALL[:10]) + chunk(SMALL[10:]) + b"0\r\n\r\n"
         await w.raw(head + cut)
@@ -94,7 +94,7 @@ async def test_chunked_request_body(tmp_path):
 
 
 async def test_query_path_and_headers_go_up_as_they_came(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         kept = [
             "anthropic-version: 2023-06-01",
             "Anthropic-Beta: a-1,b-2",
@@ -137,7 +137,7 @@ async def test_query_path_and_headers_go_up_as_they_came(tmp_path):
 
 
 async def test_answer_headers_come_back_in_order_and_spelling(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         headers = (
             b"anthropic-ratelimit-requests-remaining: 99\r\nX-Odd-CASE: a\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n"
             b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nServer: cloudflare\r\nKeep-Alive: timeout=5\r\n"
@@ -151,7 +151,7 @@ async def test_answer_headers_come_back_in_order_and_spelling(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 async def test_streams_cut_anywhere(tmp_path, size):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         stream = START + delta("Hello, w\u00f6rld") + b": comment\n\n" + finish(9)
         w.upstream.streams(*(stream[at : at + size] for at in range(0, len(stream), size)))
         raw = await w.raw(post(SMALL))
@@ -176,7 +176,7 @@ def _deflate_raw(data: bytes) -> bytes:
 )
 @pytest.mark.parametrize("kind", ["json", "stream"])
 async def test_compressed_all_the_same_passes_untouched_and_is_read(tmp_path, encoding, squeeze, kind):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         if kind == "json":
             body = squeeze(message())
             w.upstream.answers(json_answer(body, headers=b"content-encoding: %b\r\n" % encoding.encode()))
@@ -197,7 +197,7 @@ async def test_compressed_all_the_same_passes_untouched_and_is_read(tmp_path, en
 
 
 async def test_unreadable_usage_costs_what_was_held(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.upstream.answers(json_answer(b"\x00garbage", headers=b"content-encoding: br\r\n"))
         raw = await w.raw(post(SMALL))
         assert raw.endswith(b"\x00garbage")

@@ -14,27 +14,30 @@ from tests.harness.edge_stand_ins import (
     SMALL,
     START,
     STREAM_HEAD,
+    WAIT_S,
     chunk,
     delta,
     finish,
     json_answer,
     message,
+    patient_world,
     post,
     unchunk,
     world,
 )
+from tests.harness.waiting import eventually
 
-FAST = Waits(ping_s=0.05, silence_s=30, answer_s=30, ledger_s=2, book_s=2, drain_s=10, ship_s=2)
+FAST = Waits(ping_s=0.05, drain_s=60)
 
 
 async def _closed(w, writer):
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         await w.upstream.closed.wait()
 
 
 async def test_client_leaving_a_silent_stream_closes_the_upstream_and_pays_for_what_was_produced(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         text = "x" * 400
 
         async def respond(got, writer):
@@ -57,7 +60,7 @@ async def test_client_leaving_a_silent_stream_closes_the_upstream_and_pays_for_w
 
 
 async def test_client_leaving_before_the_answer_costs_what_was_held(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         arrived = asyncio.Event()
 
         async def respond(got, writer):
@@ -76,7 +79,7 @@ async def test_client_leaving_before_the_answer_costs_what_was_held(tmp_path):
 
 
 async def test_client_leaving_while_it_waits_for_admission_gives_the_hold_back(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         asked = asyncio.Event()
 
         def decide(ask):
@@ -95,7 +98,7 @@ async def test_client_leaving_while_it_waits_for_admission_gives_the_hold_back(t
 
 
 async def test_client_leaving_while_it_sends_its_body_is_never_admitted(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         _, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(post(SMALL)[:-10])
         await writer.drain()
@@ -109,7 +112,7 @@ async def test_client_leaving_while_it_sends_its_body_is_never_admitted(tmp_path
 
 @pytest.mark.parametrize("framing", ["chunked", "until_close"])
 async def test_upstream_dying_at_an_event_boundary_ends_in_an_error_event(tmp_path, framing):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def respond(got, writer):
             events = START + delta("abc")
@@ -131,7 +134,7 @@ async def test_upstream_dying_at_an_event_boundary_ends_in_an_error_event(tmp_pa
 
 
 async def test_upstream_dying_inside_an_event_aborts_the_answer(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def respond(got, writer):
             writer.write(STREAM_HEAD + chunk(START + delta("abc")[:30]))
@@ -149,7 +152,7 @@ async def test_upstream_dying_inside_an_event_aborts_the_answer(tmp_path):
 
 
 async def test_upstream_dying_in_a_json_answer_aborts_and_charges_the_hold(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def respond(got, writer):
             writer.write(json_answer(message())[:-20])
@@ -165,7 +168,7 @@ async def test_upstream_dying_in_a_json_answer_aborts_and_charges_the_hold(tmp_p
 
 
 async def test_no_answer_is_unknown_and_says_so(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def respond(got, writer):
             writer.close()
@@ -192,7 +195,7 @@ async def test_late_answer_is_504(tmp_path):
 
 
 async def test_no_connection_is_not_sent_and_free(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         await w.upstream.stop()
         raw = await w.raw(post(SMALL))
         assert raw.startswith(b"HTTP/1.1 502 ")
@@ -206,16 +209,23 @@ async def test_no_connection_is_not_sent_and_free(tmp_path):
 async def test_silence_is_filled_with_pings_at_event_boundaries_only(tmp_path):
     async with world(tmp_path, waits=FAST) as w:
         half, rest = delta("abc")[:30], delta("abc")[30:]
+        pinged = asyncio.Event()
 
         async def respond(got, writer):
             writer.write(STREAM_HEAD + chunk(START))
-            await asyncio.sleep(0.3)
+            await pinged.wait()
             writer.write(chunk(half))
             await asyncio.sleep(0.3)
             writer.write(chunk(rest) + chunk(finish(3)) + b"0\r\n\r\n")
 
         w.upstream.respond = respond
-        raw = await w.raw(post(SMALL))
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(post(SMALL))
+        async with asyncio.timeout(WAIT_S):
+            raw = await reader.readuntil(PING)
+            pinged.set()
+            raw += await reader.read()
+        writer.close()
         events = unchunk(raw.partition(b"\r\n\r\n")[2])
         assert events.startswith(START + PING)
         assert half + rest in events
@@ -251,7 +261,7 @@ async def test_dead_silence_counts_as_cut(tmp_path):
 
 
 async def test_error_event_of_the_provider_is_relayed_and_the_rest_billed(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         error = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
         w.upstream.streams(START, delta("abcd"), error)
         raw = await w.raw(post(SMALL))
@@ -261,7 +271,7 @@ async def test_error_event_of_the_provider_is_relayed_and_the_rest_billed(tmp_pa
 
 
 async def test_holds_are_renewed_with_the_usage_so_far_and_follow(tmp_path):
-    async with world(tmp_path, settings={"hold_ttl_s": 6}) as w:
+    async with patient_world(tmp_path, settings={"hold_ttl_s": 6}) as w:
         grown = (wire.HoldEntry("n:budget-1:1700000000:1800000000", 7_000_000, 80_000_000),)
         w.enforcer.renewed_hold = grown
         go_on = asyncio.Event()
@@ -283,7 +293,7 @@ async def test_holds_are_renewed_with_the_usage_so_far_and_follow(tmp_path):
 
 
 async def test_stop_finishes_running_streams_and_their_records(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         go_on = asyncio.Event()
 
         async def respond(got, writer):
@@ -297,9 +307,7 @@ async def test_stop_finishes_running_streams_and_their_records(tmp_path):
             await asyncio.sleep(0.01)
         port = w.port
         stopping = asyncio.ensure_future(w.edge.stop())
-        await asyncio.sleep(0.1)
-        with pytest.raises(OSError):
-            await asyncio.open_connection("127.0.0.1", port)
+        await eventually(lambda: _refused(port), WAIT_S)
         assert not stopping.done()
         go_on.set()
         raw = await answering
@@ -307,6 +315,15 @@ async def test_stop_finishes_running_streams_and_their_records(tmp_path):
         assert await stopping == 0
         assert (await w.event()).outcome == "completed"
         assert len(w.enforcer.of(wire.Settle)) == 1
+
+
+async def _refused(port):
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return True
+    writer.close()
+    return False
 
 
 async def test_streams_longer_than_the_drain_are_cut_and_billed(tmp_path):
@@ -317,18 +334,19 @@ async def test_streams_longer_than_the_drain_are_cut_and_billed(tmp_path):
             await asyncio.sleep(60)
 
         w.upstream.respond = respond
-        answering = asyncio.ensure_future(w.raw(post(SMALL)))
-        while not w.upstream.got:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
-        await w.edge.stop()
-        await answering
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(post(SMALL))
+        async with asyncio.timeout(WAIT_S):
+            await reader.readuntil(START)  # the stream runs
+            await w.edge.stop()
+            await reader.read()
+        writer.close()
         assert (await w.event()).outcome == "interrupted"
         assert len(w.enforcer.of(wire.Settle)) == 1
 
 
 async def test_a_slow_client_slows_the_upstream_and_memory_stays(tmp_path):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         piece = delta("x" * 60_000)
         total, sent = 600, 0
 
@@ -361,7 +379,7 @@ async def test_a_reader_that_fails_does_not_fail_the_answer(tmp_path, monkeypatc
         raise ValueError("a defect")
 
     monkeypatch.setattr("bursar_edge.usage_reader.SseReader.feed", fail)
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
 
         async def respond(got, writer):
             writer.write(STREAM_HEAD + chunk(START))
@@ -376,7 +394,7 @@ async def test_a_reader_that_fails_does_not_fail_the_answer(tmp_path, monkeypatc
 
 
 async def test_client_leaving_while_the_edge_connects_is_not_sent(tmp_path, monkeypatch):
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         connecting = asyncio.Event()
 
         async def connect(*arguments):
@@ -397,20 +415,23 @@ async def test_client_leaving_while_the_edge_connects_is_not_sent(tmp_path, monk
 @pytest.mark.parametrize("after_ms", range(0, 24, 2))
 async def test_a_client_leaving_at_any_moment_leaves_nothing_open(tmp_path, after_ms):
     """Whatever was going on: one release, or one event and one settlement; no memory or outbox room kept."""
-    async with world(tmp_path) as w:
+    async with patient_world(tmp_path) as w:
         w.upstream.streams(START, delta("abc"), finish(3))
         _, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(post(SMALL))
         await asyncio.sleep(after_ms / 1000)
         writer.transport.abort()
         await asyncio.sleep(0.05)
-        while w.edge._active:
-            await asyncio.sleep(0.01)
-        await w.edge.parts.finished()
-        await w.edge.enforcer.drained()
-        admits, settles = w.enforcer.of(wire.Admit), w.enforcer.of(wire.Settle)
-        releases = w.enforcer.of(wire.Release)
-        assert {each.request_id for each in admits} <= {each.request_id for each in (*settles, *releases)}
+
+        async def at_rest():
+            # Also where the edge hears of the connection only now.
+            await w.edge.parts.finished()
+            await w.edge.enforcer.drained()
+            ended = {each.request_id for kind in (wire.Settle, wire.Release) for each in w.enforcer.of(kind)}
+            return not w.edge._active and {each.request_id for each in w.enforcer.of(wire.Admit)} <= ended
+
+        await eventually(at_rest, WAIT_S, 0.01)
+        settles, releases = w.enforcer.of(wire.Settle), w.enforcer.of(wire.Release)
         assert len(settles) + len(releases) <= 1
         assert w.edge.outbox._open == 0
         assert w.edge.memory.free_bytes == w.limits.all_bodies_bytes
