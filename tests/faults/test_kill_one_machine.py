@@ -13,7 +13,7 @@ from tests.harness.books import assert_books_agree
 from tests.harness.one_machine import OneMachine
 from tests.harness.traffic import Traffic, governed_keys
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 HOLD_TTL_S = "6"
 """The shortest allowed: orphaned holds expire within the test."""
@@ -32,12 +32,12 @@ async def test_books_agree_after_kill_9(machine: OneMachine, part: str) -> None:
         keys = await governed_keys(gateway, part)
         traffic = Traffic(gateway, [key.value for key in keys], clients=8, pace_ms=40)
         async with traffic.running():
-            await eventually(lambda: traffic.answered >= 20, 60)
+            await eventually(lambda: traffic.answered >= 20, 90)
             machine.kill9(part)
             before = traffic.answered
             await asyncio.sleep(1)
             await asyncio.to_thread(machine.wait_healthy)
-            await eventually(lambda: traffic.answered >= before + 20, 60)
+            await eventually(lambda: traffic.answered >= before + 20, 90)
         assert traffic.answered >= 40
         logged = await assert_books_agree(gateway)
         mine = [usage for usage in logged.values() if usage.virtual_key_id in {key.id for key in keys}]
@@ -53,11 +53,11 @@ async def test_books_agree_after_kill_9_of_everything(tmp_path: Path) -> None:
             keys = await governed_keys(gateway, "all")
             traffic = Traffic(gateway, [key.value for key in keys], clients=8, pace_ms=40)
             async with traffic.running():
-                await eventually(lambda: traffic.answered >= 20, 60)
+                await eventually(lambda: traffic.answered >= 20, 90)
                 machine.up.kill9()
                 await asyncio.sleep(1)
                 await asyncio.to_thread(machine.start)
-                await eventually(lambda: traffic.answered >= 40, 60)
+                await eventually(lambda: traffic.answered >= 40, 90)
         async with machine.gateway() as gateway:
             logged = await assert_books_agree(gateway)
             assert len(logged) >= 40
