@@ -42,7 +42,10 @@ TOKEN = "internal-token-of-the-tests"
 KEY_VALUE = "sk-bf-" + "0" * 64
 MODEL = "claude-sonnet-4-5"
 NOW_S = 1_700_000_000
-HOLD_TTL_S = 6
+WAIT_S = 60.0
+"""Bound for anything to happen on a busy machine, which may pause."""
+HOLD_TTL_S = 600
+"""Longer than any test takes, however long the machine pauses in it: no hold expires unless that is what is tested."""
 
 
 def budget(id: str, limit_nusd: int, **more: Any) -> Budget:
@@ -110,7 +113,7 @@ class Client:
             (reply,) = await self.batch(GovernancePosition())
             return isinstance(reply, Position) and reply.next_offset >= self.governance_events
 
-        await eventually(applied)
+        await eventually(applied, WAIT_S)
 
     def key(self, **more: Any) -> VirtualKey:
         return VirtualKey(
@@ -182,9 +185,18 @@ class Inside(Client):
     """An enforcer in the test's own process, on a real Redis and a real log: parts can be reached and replaced."""
 
     def __init__(
-        self, folder: Path, *, redis: RedisServer | None = None, hold_ttl_s: int = HOLD_TTL_S, **env: str
+        self,
+        folder: Path,
+        *,
+        redis: RedisServer | None = None,
+        hold_ttl_s: int = HOLD_TTL_S,
+        closed_s: float | None = None,
+        **env: str,
     ) -> None:
+        """``closed_s``: how long admission stays closed after a loss, if not the interval of renewals that belongs to
+        ``hold_ttl_s``; a test need not wait for as long as its holds live."""
         super().__init__()
+        self.closed_s = closed_s
         self.folder = folder
         self.redis = redis or RedisServer(folder / "redis", unix=True)
         self._new_log: Callable[[], EventLog] = lambda: SqliteEventLog(folder / "log.db")
@@ -214,6 +226,8 @@ class Inside(Client):
         )
         log = log or self._new_log()
         made = Enforcer(self.settings, log, ledger, SystemClock())
+        if self.closed_s is not None:
+            made.continuity._interval_s = self.closed_s
         self.enforcers.append(made)
         return made
 
@@ -229,7 +243,7 @@ class Inside(Client):
     async def open(self, enforcer: Enforcer | None = None) -> None:
         """Wait until admission is open."""
         chosen = enforcer or self.main
-        await eventually(lambda: chosen.continuity.open)
+        await eventually(lambda: chosen.continuity.open, WAIT_S)
 
     async def __aexit__(self, *_: object) -> None:
         for enforcer in self.enforcers:

@@ -59,7 +59,7 @@ async def test_every_partition_is_followed_once_by_several_enforcers(inside: Ins
     await inside.log.append(records[150:])
     last = await inside.log.append([of_key(usage_event("last", counters, Amounts(n=1_000, r=1)), "key0", 200)])
     await eventually(lambda: _spent(inside, counters[0], 1_200), timeout_s=60)
-    await eventually(lambda: _applied(inside))
+    await eventually(lambda: _applied(inside), timeout_s=60)
     assert await _spent(inside, counters[0], 1_200)
     assert last[0].topic == USAGE_TOPIC
     # Kafka goes: decisions go on.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,18 +16,21 @@ from bursar_enforcer.metrics import METRICS
 from bursar_enforcer.shown_limits import KEPT_S, ShownLimits
 from tests.harness import eventually
 from tests.harness.scraping import Scraped, as_figures, scrape
-from tests.integration.enforcer_world import NOW_S, TOKEN, Inside, World, budget
+from tests.integration.enforcer_world import TOKEN, WAIT_S, Inside, World, budget
 
-LIMITS = RateLimit(
-    id="rl",
-    anchored_at_s=NOW_S,
-    token_limit_id="rt",
-    token_max=1_000_000,
-    token_window="1d",
-    request_limit_id="rr",
-    request_max=10,
-    request_window="1h",
-)
+
+def limits() -> RateLimit:
+    """Whose windows begin now, so that none ends while a test runs."""
+    return RateLimit(
+        id="rl",
+        anchored_at_s=int(time.time()),
+        token_limit_id="rt",
+        token_max=1_000_000,
+        token_window="1d",
+        request_limit_id="rr",
+        request_max=10,
+        request_window="1h",
+    )
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ async def read(world: World) -> Scraped:
 
 
 async def test_what_is_spent_and_held_is_told(world: World) -> None:
-    await world.govern_default(rate_limit=LIMITS, team={"budgets": (budget("bt", 10**11, enforcement="observe"),)})
+    await world.govern_default(rate_limit=limits(), team={"budgets": (budget("bt", 10**11, enforcement="observe"),)})
     first, second = await world.admit("r1"), await world.admit("r2")
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)
@@ -80,7 +85,7 @@ async def test_the_log_is_followed_to_its_end(world: World) -> None:
         lag = as_figures(await read(world), "bursar_enforcer_log_lag_records", "topic")
         return lag == {"bursar.governance.v1": 0, "bursar.usage.v1": 0}
 
-    await eventually(caught_up)
+    await eventually(caught_up, WAIT_S)
 
 
 async def test_without_redis_it_is_unready_and_still_answers(world: World) -> None:
@@ -91,7 +96,7 @@ async def test_without_redis_it_is_unready_and_still_answers(world: World) -> No
         found = await read(world)
         return found.one("bursar_ready") == 0 and not found.all("bursar_enforcer_open_holds")
 
-    await eventually(unready)
+    await eventually(unready, WAIT_S)
 
 
 async def test_strangers_read_nothing(tmp_path: Path) -> None:
@@ -108,21 +113,30 @@ async def test_strangers_read_nothing(tmp_path: Path) -> None:
 
 
 class Later(SystemClock):
-    """A clock that can be put forward."""
+    """A clock that stands still, but for being put forward."""
 
     ahead_s = 0.0
 
+    def __init__(self) -> None:
+        self._began_ms, self._began_s = super().now_ms(), super().monotonic_s()
+
     def now_ms(self) -> int:
-        return super().now_ms() + int(self.ahead_s * 1000)
+        return self._began_ms + int(self.ahead_s * 1000)
 
     def monotonic_s(self) -> float:
-        return super().monotonic_s() + self.ahead_s
+        return self._began_s + self.ahead_s
 
 
 async def test_edits_show_and_windows_roll_and_only_the_nearest_to_their_end_are_shown(tmp_path: Path) -> None:
     async with Inside(tmp_path) as inside:
-        await inside.govern_default(budgets=(budget("bk", 10**9, window="1h"),))
         clock = Later()
+        begun: dict[str, Any] = {"anchored_at_s": clock.now_ms() // 1000}  # no window ends but by the clock
+        hourly = {"window": "1h", **begun}
+        await inside.govern_default(
+            budgets=(budget("bk", 10**9, **hourly),),
+            team={"budgets": (budget("bt", 10**11, **begun),)},
+            customer={"budgets": (budget("bc", 10**12, **begun),)},
+        )
         shown = ShownLimits(inside.main.ledger, clock, most=2)
         admitted = await inside.admit("r1")
         await inside.batch(Settle("r1", admitted.hold, Amounts(n=10**8, r=1), "completed"))
@@ -134,7 +148,7 @@ async def test_edits_show_and_windows_roll_and_only_the_nearest_to_their_end_are
             return {dict(labels.pairs)["budget"]: value for labels, value in samples}
 
         assert await used() == {"bk": 0.1, "bt": 0.001}
-        await inside.govern("virtual_key", inside.key(budgets=(budget("bk", 2 * 10**9, window="1h"),)))
+        await inside.govern("virtual_key", inside.key(budgets=(budget("bk", 2 * 10**9, **hourly),)))
         await inside.governed()
         assert await used() == {"bk": 0.1, "bt": 0.001}  # kept
         clock.ahead_s += KEPT_S

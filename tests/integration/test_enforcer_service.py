@@ -21,7 +21,8 @@ from bursar_common.wire import (
     Settle,
 )
 from tests.harness import RedisServer, ServiceProcess, eventually
-from tests.integration.enforcer_world import TOKEN, World, usage_event
+from tests.harness.processes import READY_WAIT_S
+from tests.integration.enforcer_world import TOKEN, WAIT_S, World, usage_event
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def started(folder: Path, **env: str) -> tuple[int, str]:
     world = World(folder)
     process = world.service("refused", **env)
     process.start()
-    code = process.wait()
+    code = process.wait(READY_WAIT_S)
     return code, process.output()
 
 
@@ -132,10 +133,14 @@ async def test_the_rebuild_command(world: World) -> None:
     await world.batch(Settle("r1", admitted.hold, Amounts(n=123, r=1), "completed"))
     await world.log.append([usage_event("r1", counters, Amounts(n=123, r=1))])
     process = ServiceProcess(
-        "bursar_enforcer.rebuild", env=world.env, address="127.0.0.1:1", folder=world.folder, name="rebuild"
+        "bursar_enforcer.rebuild",
+        env={**world.env, "BURSAR_HOLD_TTL_S": "6"},
+        address="127.0.0.1:1",
+        folder=world.folder,
+        name="rebuild",
     )
     process.start()
-    assert await asyncio.to_thread(process.wait) == 0
+    assert await asyncio.to_thread(process.wait, READY_WAIT_S) == 0
     assert "admission is open" in process.output()
     assert {balance.spent for balance in await world.balances(*counters)} == {123}
     assert isinstance(await world.admit("r2"), Admitted)
@@ -160,6 +165,6 @@ async def test_its_state_is_told_and_a_retried_dead_letter_is_not_charged_twice(
     async def applied() -> bool:
         return bool(json.loads((await world.get("/internal/v1/state"))[1])["positions"].get("usage:0") == 2)
 
-    await eventually(applied)
+    await eventually(applied, WAIT_S)
     (after,) = await world.batch(Balances(counters))
     assert [balance.spent for balance in after.balances] == [100] * 3

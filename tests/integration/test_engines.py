@@ -61,7 +61,7 @@ async def test_children_die_with_a_killed_test_run(tmp_path: Path) -> None:
         except FileNotFoundError:
             return True
 
-    assert await eventually(gone)
+    assert await eventually(gone, 60)
 
 
 @pytest.mark.parametrize("what", ["java", "node", "redis7", "kafka", "claude"])
