@@ -114,8 +114,10 @@ class Tab:
         return self.page
 
     def settled(self) -> None:
+        """What loads by itself is there, and what that loads in its turn, which it asks for once it has settled."""
         self.page.wait_for_function(
-            "() => !document.querySelector('main .skeleton, main .htmx-request, main [hx-trigger=load] > .fill')"
+            "() => !document.querySelector('main .skeleton, main .htmx-request, main .htmx-settling,"
+            " main [hx-trigger=load] > .fill')"
             " && ![...document.querySelectorAll('[data-said]')].some((each) => each.textContent === 'Loading…')"
         )
 
@@ -123,6 +125,10 @@ class Tab:
         """The same page for another system theme or window."""
         self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light", reduced_motion="reduce")
         self.page.set_viewport_size({"width": width, "height": HEIGHT})
+        # What is drawn anew for another size or theme, charts for one, is so with the next frame.
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+        )
 
     def check(self) -> None:
         """No console error, nothing the policy refused, nothing wider than the window but what scrolls by itself, no

@@ -15,7 +15,7 @@ from typing import Any
 from bursar_common.eventlog.port import NewRecord
 from bursar_common.money import NUSD_PER_DOLLAR
 from tests.harness.coding_sessions import PEOPLE, Turn, month_start_ms, planned
-from tests.harness.gateway import CreatedKey, Gateway
+from tests.harness.gateway import ROWS_WAIT_S, CreatedKey, Gateway
 from tests.harness.processes import eventually
 from tests.harness.usage_events import usage, usage_record
 
@@ -63,8 +63,8 @@ async def seed(gateway: Gateway) -> Seeded:
             limits = {"budget": monthly(round(spent.get(team, 0) / share / NUSD_PER_DOLLAR, 2))}
         if team == "data-science":
             limits = {"budgets": [{**limits["budget"], "enforcement": "strict"}, daily(5, enforcement="observe")]}
-        if team == "mobile":  # enough until the reset, on any day of a month
-            pace = spent.get(team, 0) * 40 / time.gmtime().tm_mday
+        if team == "mobile":  # enough until the reset, on any day of a month: by the days of it that are over
+            pace = spent.get(team, 0) * 40 / max(1, time.gmtime().tm_mday - 1)
             limits = {"budget": monthly(_rounded(max(spent.get(team, 0) / share, pace)))}
             limits["rate_limit"] = {"request_max_limit": 60, "request_reset_duration": "1m"}
         found.teams[team] = (await gateway.create_team(team, customer_id=customer["id"], **limits))["id"]
@@ -96,7 +96,9 @@ async def _ask(gateway: Gateway, found: Seeded) -> None:
     )
     assert [answer.status for answer in answers[:3]] == [200] * 3
     assert answers[3].status in (400, 402, 403, 429), answers[3].body
-    await gateway.usage_rows(found.keys["alice-laptop"].id, at_least=1)
+    # All of them: one that came later would change what a test reads twice.
+    for key in ("alice-laptop", "dana-laptop", "bao-laptop", "frozen"):
+        await gateway.usage_rows(found.keys[key].id, at_least=1)
 
 
 async def _counters(gateway: Gateway, found: Seeded, customer_id: str) -> dict[str, list[tuple[str, int]]]:
@@ -125,18 +127,38 @@ def _unix_s(moment: str) -> int:
 async def append(
     gateway: Gateway, found: Seeded, turns: list[Turn], counters: dict[str, list[tuple[str, int]]]
 ) -> None:
-    """The turns, in the log; returns once ClickHouse has them all."""
+    """The turns, in the log; returns once ClickHouse and the ledger have them all."""
     (newest,) = await gateway.query("SELECT max(price_book_id) AS book, count() AS rows FROM bursar.usage")
     names = {team_id: name for name, team_id in found.teams.items()}
     records = [_record(turn, found.keys[turn.key], names, newest["book"], counters.get(turn.key, [])) for turn in turns]
     for first in range(0, len(records), 1000):
         await gateway.log.append(records[first : first + 1000])
 
+    due: dict[str, int] = {}
+    for turn in turns:
+        for counter in _charged(turn, counters.get(turn.key, [])):
+            due[counter] = due.get(counter, 0) + _billed(turn)
+
     async def there() -> bool:
         rows = await gateway.query("SELECT count() AS n FROM bursar.usage")
         return int(rows[0]["n"]) >= int(newest["rows"]) + len(records)
 
-    await eventually(there, 60)
+    async def charged() -> bool:
+        balances = await gateway.balances(list(due))
+        return all(balances[counter].spent >= nusd and not balances[counter].held for counter, nusd in due.items())
+
+    await eventually(there, ROWS_WAIT_S)
+    await eventually(charged, ROWS_WAIT_S)
+
+
+def _billed(turn: Turn) -> int:
+    return turn.cost_nusd if turn.billing == "metered" else 0
+
+
+def _charged(turn: Turn, counters: list[tuple[str, int]]) -> tuple[str, ...]:
+    """The counters whose window had begun."""
+    sent = turn.outcome != "refused"
+    return tuple(name for name, since_ms in counters if sent and turn.started_at_ms >= since_ms)
 
 
 def _record(
@@ -144,7 +166,7 @@ def _record(
 ) -> NewRecord:
     owner = key.document
     sent = turn.outcome != "refused"
-    billed = turn.cost_nusd if turn.billing == "metered" else 0
+    billed = _billed(turn)
     return usage_record(
         usage(
             request_id=turn.request_id,
@@ -186,7 +208,7 @@ def _record(
             held_nusd=turn.cost_nusd * 3 // 2,
             bound_nusd=turn.cost_nusd * 9,
             amounts=turn.amounts(billed),
-            charged_to=tuple(name for name, since_ms in counters if sent and turn.started_at_ms >= since_ms),
+            charged_to=_charged(turn, counters),
         )
     )
 
@@ -210,4 +232,6 @@ async def seed_oddities(gateway: Gateway, found: Seeded) -> None:
         gateway.message(found.keys["odd"].value, headers=headers), gateway.message(key.value, headers=headers)
     )
     assert answers[0].status == 200
-    await gateway.usage_rows(found.keys["odd"].id, at_least=1)
+    # Both: a page that is looked at draws itself anew when a request comes.
+    for each in (found.keys["odd"], key):
+        await gateway.usage_rows(each.id, at_least=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,38 @@ from tests.harness.one_machine import OneMachine
 from tests.harness.page_traffic import Seeded, seed
 
 MESSAGE = {"model": "claude-sonnet-4-6", "max_tokens": 64, "messages": [{"role": "user", "content": "Say ledger."}]}
+
+
+UNTIL_S = 120.0
+"""Bound for what was written to be where pages read, on a busy two-core machine."""
+READINGS = 10
+
+
+def until(condition: Callable[[], Any], timeout_s: float = UNTIL_S) -> Any:
+    """The first truthy result, where Playwright has the thread's event loop; a gateway that refuses to answer counts as
+    not yet. Raises AssertionError after that time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        last: object = None
+        try:
+            last = condition()
+        except OSError as error:
+            last = error
+        if last and not isinstance(last, OSError):
+            return last
+        assert time.monotonic() < deadline, f"not true after {timeout_s:g} s, last: {last!r}"
+        time.sleep(0.2)
+
+
+def same(readings: Callable[[], tuple[Any, Any]]) -> None:
+    """What two places say, one asked after the other, is the same. Asked again where it is not: a second, or a day, may
+    have ended between the two, but not between each two."""
+    for _ in range(READINGS):
+        one, other = readings()
+        if one == other:
+            return
+        time.sleep(0.5)
+    assert one == other
 
 
 @dataclass
@@ -47,6 +80,15 @@ class World:
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200
             answer.read()
+
+    def ask_recorded(self, key: str = "alice-laptop") -> None:
+        """The same; returns once lists of requests have it. Nobody else may ask meanwhile."""
+        before = self._newest()
+        self.ask(key)
+        until(lambda: self._newest() != before)
+
+    def _newest(self) -> str:
+        return str(self.api("/api/logs?limit=1")["logs"][0]["id"])
 
     def api(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
