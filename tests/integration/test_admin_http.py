@@ -6,6 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bursar_common.wire import Balance
 from tests.harness.admin import EnforcerStandIn, running_admin
 
@@ -24,6 +26,13 @@ ALICE: dict[str, Any] = {
     "is_active": True,
 }
 KEYS = "/api/governance/virtual-keys"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger is never slow here, however long the machine pauses between its question and its answer."""
+    monkeypatch.setattr("bursar_admin.enforcer.CALL_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("bursar_admin.journal.APPLIED_TIMEOUT_S", 60.0)
 
 
 async def test_the_published_bodies_work_as_they_stand(tmp_path: Path) -> None:

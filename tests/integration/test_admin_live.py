@@ -23,6 +23,7 @@ from tests.harness.processes import eventually
 from tests.harness.usage_events import request_id, usage, usage_record
 
 TOKEN = "an-admin-token"
+WAIT_S = 60.0
 
 
 async def record(admin: Admin, *numbers: int, **fields: Any) -> None:
@@ -30,7 +31,7 @@ async def record(admin: Admin, *numbers: int, **fields: Any) -> None:
 
 
 async def messages(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[dict[str, Any]]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         return [json.loads(await socket.receive_str()) for _ in range(count)]
 
 
@@ -55,7 +56,7 @@ async def test_a_web_socket_gets_what_is_new_and_matches(tmp_path: Path) -> None
         assert message["log"]["tags"] == {"x": "<script>"}
         await socket.close()
         assert socket.close_code == 1000
-        await eventually(lambda: _value(admin.desk.live.watchers == 0), 10)
+        await eventually(lambda: _value(admin.desk.live.watchers == 0), WAIT_S)
         # Watching again begins anew.
         socket = await connect(admin)
         await messages(socket, 1)
@@ -79,7 +80,7 @@ async def test_server_sent_events(tmp_path: Path) -> None:
             )
             await record(admin, 1)
             await record(admin, 2, outcome="refused", refused_by="budget_spent", cost_nusd=0)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_S):
                 event = await got.content.readuntil(b"\n\n")
             assert event.startswith(b"event: log\ndata: ")
             assert json.loads(event.partition(b"data: ")[2])["log"]["id"] == request_id(2)
@@ -124,7 +125,7 @@ async def test_more_watchers_than_there_may_be_are_told(tmp_path: Path, monkeypa
             await connect(admin)
         assert refused.value.status == 503
         await sockets[0].close()
-        await eventually(lambda: _value(admin.desk.live.watchers == 1), 10)
+        await eventually(lambda: _value(admin.desk.live.watchers == 1), WAIT_S)
         await (await connect(admin)).close()
 
 
@@ -136,11 +137,11 @@ async def test_a_talkative_watcher_is_sent_away(tmp_path: Path) -> None:
                 await socket.send_str("hello?")
             except ConnectionError:
                 break
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while not (await socket.receive()).type.name.startswith("CLOS"):
                 pass
         assert socket.close_code == 1008
-        await eventually(lambda: _value(admin.desk.live.watchers == 0), 10)
+        await eventually(lambda: _value(admin.desk.live.watchers == 0), WAIT_S)
 
 
 async def test_a_slow_reader_is_told_what_it_lost_and_finally_sent_away(
@@ -162,16 +163,16 @@ async def test_a_slow_reader_is_told_what_it_lost_and_finally_sent_away(
 
     for number in range(12):
         await log.append([usage_record(usage(number))])
-        await eventually(lambda number=number: _value(_offered(watcher, number + 1)), 10)
+        await eventually(lambda number=number: _value(_offered(watcher, number + 1)), WAIT_S)
         await read_on()
-    await eventually(read_on, 10)
+    await eventually(read_on, WAIT_S)
     assert len(seen) == 12  # the one beside it lost nothing
     got = [json.loads(message) for message in await watcher.next(1)]
     assert [message["type"] for message in got] == ["log"] * 5 + ["dropped"]
     assert got[-1]["count"] == feed.dropped == 7
     assert not watcher.over
     await log.append([usage_record(usage(number)) for number in range(20, 80)])
-    await eventually(lambda: _value(bool(watcher.over)), 10)
+    await eventually(lambda: _value(bool(watcher.over)), WAIT_S)
     assert "slowly" in watcher.over
     feed.leave(watcher)
     feed.leave(other)
@@ -196,7 +197,7 @@ async def test_who_is_sent_away_gets_what_waited_and_hears_what_was_lost(
         got = await messages(socket, 6)
         assert [each.get("log") for each in got[:5]] == list(range(5))
         assert got[5] == {"type": "dropped", "count": 7}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             closing = await socket.receive()
             told = (await events.content.read()).decode()
         assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, 1013)
@@ -204,7 +205,7 @@ async def test_who_is_sent_away_gets_what_waited_and_hears_what_was_lost(
             *["event: log"] * 5, "event: dropped", "event: bye",
         ]  # fmt: skip
         assert '"count":7' in told
-        await eventually(lambda: _value(admin.desk.live.watchers == 0), 10)
+        await eventually(lambda: _value(admin.desk.live.watchers == 0), WAIT_S)
 
 
 @pytest.mark.parametrize("path", ["/ws", "/api/logs/stream"])
@@ -221,14 +222,14 @@ async def test_who_takes_nothing_gives_up_its_place(
             f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
-        await eventually(lambda: _value(admin.desk.live.watchers == 1), 10)
+        await eventually(lambda: _value(admin.desk.live.watchers == 1), WAIT_S)
         (watcher,) = admin.desk.live._watchers
         for _ in range(8):
             watcher.offer(b'{"type":"log","log":"' + b"x" * (1 << 20) + b'"}')
         if ended:
-            await eventually(lambda: _value(watcher.hurry is not None and not watcher.waiting), 10)
+            await eventually(lambda: _value(watcher.hurry is not None and not watcher.waiting), WAIT_S)
             watcher.end("Enough.")
-        await eventually(lambda: _value(admin.desk.live.watchers == 0), 10)
+        await eventually(lambda: _value(admin.desk.live.watchers == 0), WAIT_S)
         assert watcher.over == ("Enough." if ended else "You read too slowly.")
         writer.transport.abort()
 
@@ -259,7 +260,7 @@ async def test_stopping_sends_everybody_away(tmp_path: Path) -> None:
         socket = await connect(admin)
         await messages(socket, 1)
         closing = asyncio.create_task(admin.desk.live.close())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             message = await socket.receive()
         await closing
         assert message.type is aiohttp.WSMsgType.CLOSE

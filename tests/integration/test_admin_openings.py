@@ -66,6 +66,13 @@ class Front:
                 assert response.status == 200, await response.text()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither ClickHouse nor the ledger is given up because the machine is busy: either is there, or is not."""
+    monkeypatch.setattr("bursar_admin.spending.QUERY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("bursar_admin.enforcer.CALL_TIMEOUT_S", 60.0)
+
+
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     front = Front(tmp_path)

@@ -7,11 +7,26 @@ from typing import Any
 
 import pytest
 
+from bursar_common.clock import SystemClock
 from bursar_common.wire import Balance
 from tests.harness.admin import Admin, running_admin
 
 PATH = "/api/governance/virtual-keys/quota"
 MONTH = {"reset_duration": "1M", "calendar_aligned": True}
+
+
+class ClockThatStands(SystemClock):
+    """No month ends between a question and the next."""
+
+    def now_ms(self) -> int:
+        return 1_795_252_211_123
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger is never slow here, however long the machine pauses between its question and its answer."""
+    monkeypatch.setattr("bursar_admin.enforcer.CALL_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("bursar_admin.journal.APPLIED_TIMEOUT_S", 60.0)
 
 
 async def governed(admin: Admin) -> dict[str, Any]:
@@ -40,7 +55,7 @@ async def ask(admin: Admin, query: str = "", **headers: str) -> tuple[int, Any]:
 
 
 async def test_the_whole_chain_and_nothing_beside_it(tmp_path: Path) -> None:
-    async with running_admin(tmp_path) as admin:
+    async with running_admin(tmp_path, clock=ClockThatStands()) as admin:
         key = await governed(admin)
         counter = next(name for name in admin.enforcer.asked if name.startswith(f"n:{key['budgets'][0]['id']}:"))
         admin.enforcer.balances[counter] = Balance(counter, 2_500_000_001, 500_000_000, 600_000_000)

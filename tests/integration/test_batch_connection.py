@@ -13,9 +13,11 @@ from aiohttp import ClientSession, web
 from bursar_common.wire import BATCH_PATH, INTERNAL_TOKEN_HEADER, MAX_BATCH_BYTES, batch_answer, batch_head
 from bursar_edge.batch_link import BatchLink, NoConnection
 from bursar_enforcer.batch_server import BatchServer
+from tests.harness.waiting import eventually
 
 TOKEN = "internal-token-of-the-tests"
-WAIT_S = 10.0
+WAIT_S = 60.0
+SHUTDOWN_S = 10.0
 
 
 def request(body: bytes, token: str = TOKEN) -> bytes:
@@ -42,7 +44,7 @@ class Served:
 
     async def start(self) -> None:
         self.runner = web.ServerRunner(
-            BatchServer(self.other, self.batch, TOKEN, access_log=None), shutdown_timeout=WAIT_S
+            BatchServer(self.other, self.batch, TOKEN, access_log=None), shutdown_timeout=SHUTDOWN_S
         )
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
@@ -137,7 +139,7 @@ async def test_more_before_the_answer_ends_the_connection(served: Served, second
     served.gate.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(request(b"one"))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: served.batches == [b"one"], WAIT_S, 0.01)
     writer.write(second)
     async with asyncio.timeout(WAIT_S):
         with contextlib.suppress(ConnectionError):
@@ -162,7 +164,7 @@ async def test_a_stop_waits_for_the_batch_in_hand_and_closes_idle_connections(se
     served.gate.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(request(b"last"))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: served.batches == [b"idle", b"last"], WAIT_S, 0.01)
     stopping = asyncio.create_task(served.runner.cleanup())
     async with asyncio.timeout(WAIT_S):
         assert await idle_reader.read() == b""
