@@ -7,14 +7,14 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.harness.browser import WAIT_MS, Tab, accessibility_faults, open_tab
-from tests.harness.page_world import World, running_world
+from tests.harness.page_world import World, running_world, until
 
 expect.set_options(timeout=WAIT_MS)
 pytestmark = pytest.mark.timeout(600)
@@ -32,6 +32,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 found, "/api/finance/allocations", kind="fee", name=f"Seats {number}", from_month=this_month(),
                 amount=number, parts=[{"team_id": team, "seats": 3 - number}],
             )  # fmt: skip
+        # Told to ClickHouse a moment after the log; until then a statement says that it does not know yet.
+        until(lambda: {"Seats 1", "Seats 2"} <= set(re.findall(r"Seats \d", found.get(statement(found))[2].decode())))
+        until(lambda: found.api(f"/api/finance/corrections?month={this_month()}")["total_count"])
         yield found
 
 
@@ -48,6 +51,11 @@ def this_month() -> str:
 
 def statement(world: World) -> str:
     return f"/finance/statements/{world.seeded.teams['platform']}/{this_month()}"
+
+
+def insights() -> str:
+    """Of four weeks, with rows to sort on any day of a month."""
+    return f"/insights?from={datetime.now(UTC) - timedelta(days=28):%Y-%m-%d}"
 
 
 def numbers(table: Locator, column: int) -> list[int]:
@@ -135,7 +143,7 @@ def test_what_an_address_says_of_sorting_is_taken_for_what_it_is(world: World) -
 
 def test_tables_of_insights_and_of_a_session_are_sorted(world: World) -> None:
     with open_tab(world.browser, world.url) as tab:
-        page = tab.open("/insights")
+        page = tab.open(insights())
         caches = page.locator("#rows-expired_caches")
         click(caches, "Tokens", "descending")
         tokens = numbers(caches, 5)
@@ -167,7 +175,7 @@ def paths(world: World) -> list[str]:
     event = world.api("/api/events?entity=team&limit=1&order=asc")["events"][0]
     kinds = ("customers", "teams", "users", "keys", "providers", "prices")
     return [
-        "/logs", "/sessions", f"/sessions/{world.seeded.session}", "/insights", "/finance", "/finance/corrections",
+        "/logs", "/sessions", f"/sessions/{world.seeded.session}", insights(), "/finance", "/finance/corrections",
         "/finance/allocations", "/events", f"/events/log/{event['id']}", statement(world),
         *(f"/governance/{kind}" for kind in kinds),
     ]  # fmt: skip

@@ -96,26 +96,43 @@ async def found(gateway: Gateway, teams: int = 10_000) -> Company:
     for at in range(0, len(turns), BATCH):
         await gateway.log.append(turns[at : at + BATCH])
 
+    # Only requests of this month count in its budgets: early in a month not those of the last teams.
+    charged = [number for number in range(teams) if _started_at_ms(number, now_ms) >= _month_s(now_ms)[0] * 1000]
+
     async def there() -> bool:
         rows = await gateway.query("SELECT count() AS n FROM bursar.usage")
         listed = await gateway.api("GET", "/api/governance/virtual-keys?limit=1")
-        state = await gateway.api("GET", f"/api/governance/teams/{company.teams[-1]}")
-        (budget,) = state["team"]["budgets"]
-        return int(rows[0]["n"]) >= teams and listed["total_count"] >= teams and bool(budget["spent_nusd"])
+        for number in charged[-1:]:
+            state = await gateway.api("GET", f"/api/governance/teams/{company.teams[number]}")
+            (budget,) = state["team"]["budgets"]
+            if not budget["spent_nusd"]:
+                return False
+        return int(rows[0]["n"]) >= teams and listed["total_count"] >= teams
 
     await eventually(there, WAIT_S)
     return company
 
 
-def _turn(company: Company, number: int, now_ms: int) -> NewRecord:
-    """The request of one team: between now and five days ago, the later ones earlier."""
-    cost = (1 + number % 97) * NUSD_PER_DOLLAR // 100
-    started_at_ms = now_ms - 60_000 - number * 43_000
-    team, customer = company.teams[number], company.customers[number % CUSTOMERS]
+def _started_at_ms(number: int, now_ms: int) -> int:
+    """Between now and five days ago, the later ones earlier."""
+    return now_ms - 60_000 - number * 43_000
+
+
+def _month_s(now_ms: int) -> tuple[int, int]:
+    """Where the month begins and ends, Unix s."""
     month = time.gmtime(now_ms // 1000)
     begins = int(time.mktime((month.tm_year, month.tm_mon, 1, 0, 0, 0, 0, 0, 0)) - time.timezone)
     year, next_month = (month.tm_year, month.tm_mon + 1) if month.tm_mon < 12 else (month.tm_year + 1, 1)
     ends = int(time.mktime((year, next_month, 1, 0, 0, 0, 0, 0, 0)) - time.timezone)
+    return begins, ends
+
+
+def _turn(company: Company, number: int, now_ms: int) -> NewRecord:
+    """The request of one team. The newest one nearly spends its budget: some want attention on any day of a month."""
+    cost = (97 - number % 97) * NUSD_PER_DOLLAR // 100
+    started_at_ms = _started_at_ms(number, now_ms)
+    team, customer = company.teams[number], company.customers[number % CUSTOMERS]
+    begins, ends = _month_s(now_ms)
     return usage_record(
         usage(
             request_id=_id(4, number, started_at_ms),
