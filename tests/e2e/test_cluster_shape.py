@@ -12,7 +12,7 @@ from tests.harness import eventually
 from tests.harness.gateway import Gateway
 from tests.harness.simulated_cluster import SimulatedCluster
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
 MODEL = "claude-opus-4-8"
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.harness import clear_of_midnight
 from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
+
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ async def bursar(home: Path, *words: str) -> tuple[int, str, str]:
 
 
 async def test_a_month_is_closed_once_and_for_all(machine: Gateway, tmp_path: Path) -> None:
+    await clear_of_midnight()
     running = datetime.now(UTC)
     past = f"{running.replace(day=1) - timedelta(days=1):%Y-%m}"
 

@@ -16,6 +16,8 @@ from tests.harness import eventually
 from tests.harness.gateway import CreatedKey, Gateway
 from tests.harness.one_machine import OneMachine
 
+pytestmark = pytest.mark.timeout(400)
+
 MODEL = "claude-opus-4-8"
 NUSD_PER_TOKEN = {"input_tokens": 5000, "cache_read_tokens": 500, "cache_write_5m_tokens": 6250, "output_tokens": 25000}
 """List prices of the model, nano-dollars a token."""
@@ -91,7 +93,7 @@ def rebuild(machine: OneMachine, store: str) -> str:
         env={name: os.environ[name] for name in ("PATH",)} | {"HOME": str(machine.folder)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -117,7 +119,7 @@ async def test_both_stores_are_rebuilt_to_equal_figures(machine: OneMachine, run
             now = await figures(gateway, key)
             return now if now[1] == 3 and now[0] == now[2] else None
 
-        before = await eventually(settled)
+        before = await eventually(settled, 120)
         assert before[0] > 0
         if not running:
             assert machine.stop() == 0
@@ -129,7 +131,7 @@ async def test_both_stores_are_rebuilt_to_equal_figures(machine: OneMachine, run
         async def same() -> bool:
             return await figures(gateway, key) == before
 
-        await eventually(same, 60)
+        await eventually(same, 120)
         assert (await gateway.message(key.value, model=MODEL)).status == 200
 
 

@@ -11,6 +11,8 @@ from aiohttp import ClientSession
 from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
 
+pytestmark = pytest.mark.timeout(400)
+
 TOOLS = [
     {"name": "Read", "input_schema": {"type": "object"}},
     {"type": "web_search_20250305", "name": "web_search", "max_uses": 5},
