@@ -18,6 +18,8 @@ from tests.harness import eventually
 from tests.harness.gateway import Gateway
 from tests.harness.one_machine import OneMachine
 
+pytestmark = pytest.mark.timeout(400)
+
 SECRET = "ghp_" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
 PRIVATE = "a sentence that nobody may keep"
 
@@ -51,7 +53,21 @@ async def page(gateway: Gateway, path: str) -> str:
 
 
 def everything_in(home: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    """Of all files. Engines rename and remove theirs meanwhile; where one was gone before it was read, everything is
+    read once more, so that it is found under its new name."""
+    found = []
+    for _ in range(20):
+        gone = False
+        for folder, _, names in os.walk(home):
+            for path in (Path(folder, name) for name in names):
+                try:
+                    found.append(path.read_bytes() if path.is_file() else b"")
+                except FileNotFoundError:
+                    gone = True
+        if not gone:
+            break
+    assert found
+    return b"".join(found)
 
 
 async def test_content_from_prompt_to_deletion(gateway: Gateway, machine: OneMachine) -> None:
@@ -73,10 +89,14 @@ async def test_content_from_prompt_to_deletion(gateway: Gateway, machine: OneMac
         rows = await logs(gateway, text="UNICORN")
         return rows if len(rows) == 2 else []
 
-    rows = {row["virtual_key"]: row for row in await eventually(found, 60)}
+    rows = {row["virtual_key"]: row for row in await eventually(found, 120)}
     assert set(rows) == {"alice", "bob"}
     assert await logs(gateway, text="unicorn", key="alice", model="no-such-model") == []
-    assert len(await logs(gateway, text="unicorn", sort_by="cost")) == 2
+
+    async def by_cost() -> bool:  # a page of a text search ends after two seconds with what it has
+        return len(await logs(gateway, text="unicorn", sort_by="cost")) == 2
+
+    await eventually(by_cost)
     assert (await gateway.api("GET", "/api/logs/stats?text=unicorn"))["stats"]["requests"] == 2
 
     one = await stored(gateway, rows["alice"]["id"])
@@ -104,18 +124,25 @@ async def test_content_from_prompt_to_deletion(gateway: Gateway, machine: OneMac
     assert SECRET.encode() not in everything
     assert b"unicorn" not in machine.up.output().encode()
 
-    answer = await gateway.api("DELETE", "/api/content?user=Alice")
+    async def deleted() -> dict[str, Any]:  # 202 where analytics take longer than five seconds; asked again, it is gone
+        return await gateway.api("DELETE", "/api/content?user=Alice")
+
+    answer = await eventually(deleted)
     assert (answer["gone"], answer["user_id"]) == (True, user["id"])
     assert answer["message"].startswith("Prompts and answers deleted: ")
     assert answer["message"].endswith(f"are gone by {answer['log_until']} at the latest.")
     assert await stored(gateway, rows["alice"]["id"]) is None
     assert "Not stored" in await page(gateway, f"/fragments/logs/{rows['alice']['id']}")
-    assert [row["virtual_key"] for row in await logs(gateway, text="unicorn")] == ["bob"]
+    assert "alice" not in [row["virtual_key"] for row in await logs(gateway, text="unicorn")]
 
+    async def the_other_is_found() -> bool:
+        return [row["virtual_key"] for row in await logs(gateway, text="unicorn")] == ["bob"]
+
+    await eventually(the_other_is_found)
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     rebuilt = subprocess.run(
         [sys.executable, "-m", "bursar", "rebuild", "analytics", "--home", str(machine.home)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert "Prompts and answers of 1 requests written again." in rebuilt.stdout
@@ -140,7 +167,7 @@ async def test_the_installation_switches_it_on_and_off_for_the_next_request(gate
         async def there() -> bool:
             return await stored(gateway, rows[-1]["request_id"]) is not None
 
-        await eventually(there, 30)
+        await eventually(there)
         return True
 
     assert await kept("first", content="on")
@@ -181,7 +208,7 @@ async def test_a_key_that_forbids_it_wins_over_the_installation_in_log_and_table
         return found if last.id in found and forbidding[2].id in found else {}
 
     # What was sent last is in the table, so what was sent before it would be, too.
-    rows = await eventually(kept, 60)
+    rows = await eventually(kept, 120)
     assert [rows.get(key.id, 0) for key in (*forbidding, last)] == [0, 0, 1, 1]
     records = b"".join(record.value for record in await gateway.log.read(CONTENT_TOPIC, 0, 0, max_records=10_000))
     assert last.id.encode() in records
