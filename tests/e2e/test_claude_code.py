@@ -10,7 +10,7 @@ from tests.harness import eventually
 from tests.harness.claude import RequestTap, run_claude
 from tests.harness.gateway import Gateway
 
-pytestmark = [pytest.mark.claude]
+pytestmark = [pytest.mark.claude, pytest.mark.timeout(400)]
 
 MODEL = "claude-opus-4-8"
 
@@ -24,7 +24,9 @@ async def test_a_prompt_is_answered_and_the_bill_is_the_clients_own(gateway: Gat
     assert run.exit_code == 0, run.stderr
     assert run.text == "Hello!"
 
-    rows = await gateway.usage_rows(key.id, at_least=1)
+    served = await gateway.provider.served()
+    rows = await gateway.usage_rows(key.id, at_least=len(served))
+    assert len(rows) == len(served) >= 1
     assert {row["outcome"] for row in rows} == {"completed"}
     list_nusd = sum(row["list_cost_nusd"] for row in rows)
     assert round(run.result["total_cost_usd"] * 1e9) == list_nusd
