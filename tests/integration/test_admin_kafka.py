@@ -21,7 +21,8 @@ from tests.harness.admin import admin_settings, running_admin
 KEYS = "/api/governance/virtual-keys"
 LETTERS = "/api/events/dead-letters"
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+"""Seconds: the broker is started within the first of these, which takes minutes where the machine has other work."""
 
 
 @pytest.fixture(autouse=True)
