@@ -14,6 +14,8 @@ from bursar_common.eventlog import open_log
 from bursar_common.eventlog.port import MAX_RECORD_BYTES, EventLog, LogRecord, NewRecord, OffsetLost, RecordTooLarge
 from bursar_common.settings import Settings
 
+WAIT_S = 60.0
+"""Longest wait for what is there: a broker on a busy machine may take its time."""
 OpenLog = Callable[[], Awaitable[EventLog]]
 
 
@@ -61,7 +63,7 @@ async def test_appended_records_are_read_back_as_they_were(bench: Bench) -> None
         [bench.record("clé", odd, ("ce_type", b"x"), ("bursar-outbox", b"\x00\xff")), bench.record("", b"")]
     )
     assert [(p.topic, p.partition, p.offset) for p in positions] == [(bench.topic, 0, 0), (bench.topic, 0, 1)]
-    first, second = await log.read(bench.topic, 0, 0, wait_s=5)
+    first, second = await log.read(bench.topic, 0, 0, wait_s=WAIT_S)
     assert (first.key, first.value, first.offset) == ("clé", odd, 0)
     assert first.headers == (("ce_type", b"x"), ("bursar-outbox", b"\x00\xff"))
     assert first.appended_at_ms > 1_700_000_000_000
@@ -86,8 +88,11 @@ async def test_records_of_a_key_keep_their_order_under_concurrency(bench: Bench)
             await log.append([bench.record(key, f"{key}:{number}")])
 
     await asyncio.gather(*[writer(f"k{n}") for n in range(8)])
-    read = await log.read(bench.topic, 0, 0, max_records=1000, wait_s=5)
-    assert len(read) == 320
+    read: list[LogRecord] = []
+    while len(read) < 320:  # one answer of a broker need not have them all
+        more = await log.read(bench.topic, 0, len(read), max_records=1000, wait_s=WAIT_S)
+        assert more
+        read += more
     assert [record.offset for record in read] == list(range(320))
     for n in range(8):
         assert [v for v in values(read) if v.startswith(f"k{n}:")] == [f"k{n}:{number}" for number in range(40)]
@@ -98,7 +103,7 @@ async def test_what_was_acknowledged_is_there_after_reopening(bench: Bench) -> N
     await log.append([bench.record("k", str(n)) for n in range(10)])
     await log.close()
     again = await bench.open()
-    assert values(await again.read(bench.topic, 0, 0, wait_s=5)) == [str(n) for n in range(10)]
+    assert values(await again.read(bench.topic, 0, 0, wait_s=WAIT_S)) == [str(n) for n in range(10)]
     (position,) = await again.append([bench.record("k", "10")])
     assert position.offset == 10
     assert await again.end_offset(bench.topic, 0) == 11
@@ -125,9 +130,9 @@ async def test_a_large_record(bench: Bench) -> None:
     log = await bench.open()
     value = os.urandom(1 << 20)
     await log.append([bench.record("k", value), bench.record("k", "small")])
-    first = await log.read(bench.topic, 0, 0, max_bytes=1000, wait_s=5)
+    first = await log.read(bench.topic, 0, 0, max_bytes=1000, wait_s=WAIT_S)
     assert [record.value == value for record in first] == [True]
-    assert values(await log.read(bench.topic, 0, 1, wait_s=5)) == ["small"]
+    assert values(await log.read(bench.topic, 0, 1, wait_s=WAIT_S)) == ["small"]
 
 
 async def test_the_largest_record_and_one_too_large(bench: Bench) -> None:
@@ -137,7 +142,7 @@ async def test_the_largest_record_and_one_too_large(bench: Bench) -> None:
     with pytest.raises(RecordTooLarge):
         await log.append([bench.record("k", "fine"), bench.record("k", largest + b"12")])
     assert await log.end_offset(bench.topic, 0) == 1
-    assert (await log.read(bench.topic, 0, 0, wait_s=5))[0].value == largest
+    assert (await log.read(bench.topic, 0, 0, wait_s=WAIT_S))[0].value == largest
 
 
 async def test_a_waiting_read_wakes_on_an_append(bench: Bench) -> None:
@@ -162,7 +167,7 @@ async def test_a_waiting_read_ends_empty_and_a_cancelled_one_loses_nothing(bench
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await log.append([bench.record("k", "0")])
-    assert values(await log.read(bench.topic, 0, 0, wait_s=5)) == ["0"]
+    assert values(await log.read(bench.topic, 0, 0, wait_s=WAIT_S)) == ["0"]
 
 
 async def test_groups_remember_where_they_continue(bench: Bench) -> None:
@@ -184,7 +189,7 @@ async def test_an_offset_behind_the_end_is_lost(bench: Bench) -> None:
         await log.read(bench.topic, 0, 2, wait_s=5)
     with pytest.raises(OffsetLost):
         await log.read(bench.topic, 1, 0)
-    assert values(await log.read(bench.topic, 0, 0, wait_s=5)) == ["0"]
+    assert values(await log.read(bench.topic, 0, 0, wait_s=WAIT_S)) == ["0"]
 
 
 async def test_closing_is_idempotent(bench: Bench) -> None:

@@ -30,7 +30,7 @@ asyncio.run(main())
 def other_process(path: Path) -> int:
     """Append one record in a process that ends; how many it then sees."""
     ended = subprocess.run(
-        [sys.executable, "-c", OPEN_AND_CLOSE, str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", OPEN_AND_CLOSE, str(path)], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
     return int(ended.stdout)

@@ -19,9 +19,15 @@ from bursar_common.events import decode_envelope, decode_governance
 from tests.harness.admin import running_admin
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import DAY_MS, Finance, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import STARTED_AT_MS, usage
 
 BOOK = "book-of-the-tests"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 @pytest.fixture

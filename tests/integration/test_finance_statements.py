@@ -19,10 +19,16 @@ from bursar_common.finance import USAGE_CORRECTED, Correction
 from tests.harness.admin import running_admin
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import Finance, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import STARTED_AT_MS, request_id, usage
 
 HOSTILE = "<script>alert(1)</script>"
 PATH = "/api/finance/statements"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from bursar_common.events import Usage
 from bursar_common.wire import Amounts
 from tests.harness.admin import Admin, running_admin
 from tests.harness.clickhouse_front import ClickHouseFront
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import STARTED_AT_MS, usage
 
 DAY_MS = 86_400_000
@@ -53,6 +54,11 @@ FOR_USAGE = (
 """MUST NOT be null when ChargeCategory is Usage."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT00:00:00Z")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 class ClockOfTheMonthAfter(SystemClock):

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bursar_admin import analytics
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import DAY_MS, Finance, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import STARTED_AT_MS, request_id, usage
 
 FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\tx", "\rx")
@@ -114,8 +114,7 @@ async def files(finance: Finance, month: str, version: str) -> tuple[list[dict[s
 
 @pytest.mark.timeout(600)  # eight exports, each some dozen statements over the books, on a busy machine
 async def test_every_kind_of_row_in_both_files(finance: Finance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(analytics._SETTINGS, "max_execution_time", "200")
-    monkeypatch.setattr(analytics, "CALL_TIMEOUT_S", 220.0)
+    patient_admin(monkeypatch)
     await fill(finance)
     kinds = set()
     for month, version in (("2026-12", "1.2"), ("2026-11", "1.2"), ("2026-11", "1.3")):

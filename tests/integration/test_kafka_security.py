@@ -48,7 +48,7 @@ async def test_everything_works_over_tls_with_a_password(secured: tuple[KafkaSer
     assert await check_topics(settings) == []
     log = open_log(settings)
     await log.append([NewRecord(GOVERNANCE_TOPIC, "k", b"v")])
-    assert [record.value for record in await log.read(GOVERNANCE_TOPIC, 0, 0, wait_s=5)] == [b"v"]
+    assert [record.value for record in await log.read(GOVERNANCE_TOPIC, 0, 0, wait_s=60)] == [b"v"]
     await log.commit("g", GOVERNANCE_TOPIC, 0, 1)
     assert await log.committed("g", GOVERNANCE_TOPIC, 0) == 1
     await log.close()

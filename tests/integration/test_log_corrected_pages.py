@@ -14,11 +14,17 @@ from bursar_common.events import CORRECTIONS_TOPIC, encode_event
 from bursar_common.finance import USAGE_CORRECTED, Correction
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import Finance, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import STARTED_AT_MS, request_id, usage
 
 NUMBER = 40
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 async def ask(finance: Finance, **query: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
+from bursar_aggregator import enforcer_position
 from bursar_aggregator.enforcer_position import EnforcerPosition
 from bursar_aggregator.log_worker import GROUP
 from bursar_aggregator.rows_retention import RowsRetention
@@ -36,6 +37,12 @@ class EnforcerState:
             return web.Response(status=401)
         body = {"status": "ok", "open_holds": 0, "positions": self.positions}
         return web.json_response(body, status=self.status)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is there answers, however long the machine pauses."""
+    monkeypatch.setattr(enforcer_position, "ANSWER_S", 60.0)
 
 
 @pytest.fixture

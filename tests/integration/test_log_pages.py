@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
+
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import Finance, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import usage
 
 NUMBER = 40
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 async def paged(finance: Finance, **query: Any) -> list[dict[str, Any]]:

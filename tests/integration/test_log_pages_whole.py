@@ -26,6 +26,7 @@ from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import Usage
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.leaving import Installation, at, october_is_due
+from tests.harness.patience import patient_admin
 from tests.harness.stored_books import CORRECTED
 from tests.harness.usage_events import STARTED_AT_MS, request_id, usage, usage_record
 
@@ -34,6 +35,11 @@ NUMBER = 24
 TWO_MONTHS = Span(at(10, 1) - DAY_MS, at(12, 28))
 COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens")
 TIMES = ("latency_ms", "time_to_first_token_ms")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 class People:
@@ -370,6 +376,7 @@ async def test_corrected_requests_that_are_not_on_record_are_looked_for_now_and_
             return await real(sql, *further)
 
         monkeypatch.setattr(questions, "rows", rows)
+        monkeypatch.setattr(log_pages, "LOOK_AGAIN_S", 3_600.0)
         places = CorrectedPlaces(questions)
         for _ in range(3):
             assert list(await places.all()) == [request_id(1)]

@@ -6,11 +6,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import DAY_MS, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import usage
 
 AHEAD_MS = 1_800_000
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 def ms(text: str) -> int:

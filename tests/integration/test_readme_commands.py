@@ -33,7 +33,7 @@ async def test_what_is_copied_from_the_readme_works(tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             out, err = await process.communicate()
         assert process.returncode == 0, err
         _, key, team = out.decode().split("---\n")

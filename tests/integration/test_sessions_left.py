@@ -15,6 +15,7 @@ from bursar_common.eventlog.sqlite import SqliteEventLog
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import Finance, running_finance
 from tests.harness.leaving import Installation, at
+from tests.harness.patience import patient_admin
 from tests.harness.usage_events import usage
 
 pytestmark = pytest.mark.timeout(900)
@@ -23,6 +24,11 @@ RANGE = "from=2026-10-01&to=2026-12-01"
 PART = {"HX-Request": "true", "HX-Current-URL": "http://localhost/"}
 SUMS = ("requests", "refused", "input_tokens", "output_tokens", "tokens", "cost_nusd", "list_cost_nusd", "team")
 KEPT = ("first_at", "last_at", "duration_s", "agent_count", "models")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 def turn(number: int, session: str, month: int, day: int) -> Any:

@@ -20,6 +20,7 @@ from bursar_common.events import Usage
 from bursar_common.finance import Allocation, AllocationPart
 from tests.harness.clickhouse_front import ClickHouseFront
 from tests.harness.finance import Finance, running_finance
+from tests.harness.patience import patient_admin
 from tests.harness.stored_books import BooksWorld
 from tests.harness.usage_events import STARTED_AT_MS, usage
 
@@ -32,6 +33,11 @@ VIEWS = (
 )  # fmt: skip
 TIERS = (200_000,)
 MONTHS = ("2026-09", "2026-11", "2026-12")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient_admin(monkeypatch)
 
 
 @pytest.fixture

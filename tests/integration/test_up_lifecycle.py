@@ -181,6 +181,8 @@ def test_a_killed_part_comes_back_and_nothing_is_forgotten(machine: Machine, par
     machine.until(machine.healthy)
     assert f"{part} ended with signal SIGKILL" in machine.up.output()
     assert machine.children()[part].pid != before.pid
+    if part == "redis":  # admission stays closed until every edge has had the time to renew what it holds
+        machine.until(lambda: machine.ask().status == 200)
     assert machine.ask().status == 200
 
 
@@ -240,7 +242,7 @@ def test_stop_kill_and_start_again(machine: Machine) -> None:
     asked = bursar(machine.folder, "keys", "--home", str(machine.home), "list")
     assert (asked.returncode, asked.stderr.count("\n")) == (1, 1)
     assert f"No Bursar is running in {machine.home}" in asked.stderr
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
     machine.start()
     assert "from an earlier start" in machine.up.output()
@@ -248,7 +250,7 @@ def test_stop_kill_and_start_again(machine: Machine) -> None:
     children = list(machine.children().values())
     os.kill(machine.up.pid, signal.SIGKILL)
     machine.up.wait()
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
     machine.start()
     assert machine.ask(key).status == 200

@@ -112,7 +112,7 @@ def test_parts_start_in_order_and_stop_the_other_way_round(run: Callable[..., Ru
     up = run()
     up.until_said("ready")
     up.process.send_signal(signal.SIGTERM)
-    assert up.process.wait(30) == 0
+    assert up.process.wait(60) == 0
     order = up.order()
     assert order[0] == "start a"
     assert order[-3:] == ["stop c", "stop b", "stop a"]
@@ -128,7 +128,7 @@ def test_a_part_that_dies_is_started_again_and_said_so(run: Callable[..., Run]) 
     assert "b ended with signal SIGKILL; starting it again in 0.1 s." in up.output.read_text()
     assert up.order().count("start b") == 2
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(30) == 0
+    assert up.process.wait(60) == 0
 
 
 def test_a_part_that_cannot_start_is_shown_and_everything_stops(run: Callable[..., Run]) -> None:
@@ -144,7 +144,7 @@ def test_a_part_that_does_not_stop_is_killed(run: Callable[..., Run]) -> None:
     up = run("deaf")
     up.until_said("ready")
     up.process.send_signal(signal.SIGTERM)
-    assert up.process.wait(30) == 0
+    assert up.process.wait(60) == 0
     assert "b is killed: it did not stop within 0 s" in up.output.read_text()
     assert up.order()[-1] == "stop a"
 
@@ -159,7 +159,7 @@ def test_the_children_go_with_a_killed_supervisor(run: Callable[..., Run], tie: 
     assert len(children) == (3 if tie == "kernel" else 4)
     up.process.kill()
     up.process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
 
 
@@ -170,7 +170,7 @@ def test_leftovers_of_this_home_are_ended_and_others_are_not(tmp_path: Path) -> 
     sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
     ours, other = subprocess.Popen(sleeping, cwd=home.path), subprocess.Popen(sleeping, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while psutil.Process(ours.pid).cwd() != str(home.path):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -191,12 +191,12 @@ def test_a_log_stays_within_its_bound_while_the_child_goes_on_writing(tmp_path: 
     )
     child.start()
     assert child.process is not None
-    assert child.process.wait(30) == 1  # no standard input
+    assert child.process.wait(60) == 1  # no standard input
     child.bound_log()
     assert (tmp_path / "p.log").stat().st_size == 0
     assert (tmp_path / "p.log.1").stat().st_size > LOG_MAX_BYTES
     child.part = Part("p", [sys.executable, "-c", "print('after')"], dict(os.environ), lambda: True)
     child.start()
-    assert child.process.wait(30) == 0
+    assert child.process.wait(60) == 0
     assert child.last_lines() == ["after"]
     assert (tmp_path / "p.log").read_text() == "after\n"
