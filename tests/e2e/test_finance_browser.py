@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+from playwright.sync_api import expect
+
 from bursar_admin.app import open_runner
 from bursar_common.service import listen
-from tests.harness.browser import WIDTHS, accessibility_faults, open_tab, running_browser
+from tests.harness.browser import WAIT_MS, WIDTHS, accessibility_faults, open_tab, running_browser
 from tests.harness.clickhouse_front import ClickHouseFront
-from tests.harness.finance import Finance, running_finance
+from tests.harness.finance import Finance, asked_patiently, running_finance
 from tests.harness.processes import free_port
 from tests.harness.usage_events import usage
 
+expect.set_options(timeout=WAIT_MS)
 LONG = "A team whose name has more than a hundred characters, as long as people make them when nobody says stop to it"
 
 
@@ -62,7 +66,7 @@ def look(url: str, team: str) -> None:
             (f"/finance/statements/{team}/2026-12", "Corrections"),
         ):
             page = tab.open(path)
-            assert words in page.inner_text("main"), path
+            expect(page.locator("main"), path).to_contain_text(words, use_inner_text=True)
             for theme in ("light", "dark"):
                 for width in WIDTHS:
                     tab.look(theme=theme, width=width)
@@ -71,18 +75,21 @@ def look(url: str, team: str) -> None:
         tab.look()
         tab.open("/finance?month=2026-11").click("text=" + LONG[:40])
         page.wait_for_url("**/finance/statements/**")
+        tab.settled()
         tab.screenshot("statement")
         page.emulate_media(media="print")
-        assert not page.is_visible("nav.rail")
-        assert page.is_visible(".provenance")
+        expect(page.locator("nav.rail")).to_be_hidden()
+        expect(page.locator(".provenance")).to_be_visible()
         assert page.inner_text(".total strong") == page.inner_text(".charges tfoot td:last-child")
         assert page.pdf(format="A4")[:5] == b"%PDF-"
         tab.check()
 
 
-async def test_statements_in_a_browser(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)  # every page at three widths in two themes, one after the other
+async def test_statements_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ClickHouseFront(tmp_path / "clickhouse") as front:
         await front.prepare()
+        asked_patiently(front, monkeypatch)
         async with running_finance(tmp_path, front) as finance:
             team = await fill(finance)
             runner = await open_runner(finance.admin.desk)

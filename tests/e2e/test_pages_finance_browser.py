@@ -16,7 +16,7 @@ from bursar_common.events import CORRECTIONS_TOPIC
 from bursar_common.service import listen
 from tests.harness.browser import WAIT_MS, WIDTHS, Tab, accessibility_faults, open_tab, running_browser
 from tests.harness.clickhouse_front import ClickHouseFront
-from tests.harness.finance import DAY_MS, Finance, running_finance
+from tests.harness.finance import DAY_MS, Finance, asked_patiently, running_finance
 from tests.harness.processes import free_port
 from tests.harness.usage_events import request_id, usage
 
@@ -128,12 +128,16 @@ def as_csv(page: Page, button: str) -> list[list[str]]:
     return list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
 
 
-def sorted_by(page: Page, column: str, *orders: str) -> None:
-    """Click a head as often as orders are given; the address and the head say how it is sorted."""
+def sorted_by(tab: Tab, column: str, *orders: str) -> None:
+    """Click a head as often as orders are given; the address and the head say how it is sorted. That is another page:
+    its head may be there before its rows, and before what its buttons and keys do."""
+    page = tab.page
     for order in orders:
         page.get_by_role("columnheader", name=column).get_by_role("link").click()
+        page.wait_for_url(re.compile(f"order={order.removesuffix('ending')}"))
         expect(page.get_by_role("columnheader", name=column)).to_have_attribute("aria-sort", order)
-        assert f"order={order.removesuffix('ending')}" in page.url
+        page.wait_for_load_state()
+        tab.settled()
 
 
 def statements_sorted(tab: Tab) -> None:
@@ -141,13 +145,14 @@ def statements_sorted(tab: Tab) -> None:
     expect(page.get_by_role("columnheader", name="Billed")).to_have_attribute("aria-sort", "descending")
     names = page.locator("tbody tr td:first-child")
     dearest = names.all_inner_texts()
-    sorted_by(page, "Billed", "ascending")
+    sorted_by(tab, "Billed", "ascending")
     expect(names).to_have_text(dearest[::-1])
-    sorted_by(page, "Team", "ascending", "descending")
-    assert names.all_inner_texts() == sorted(dearest, key=str.casefold, reverse=True)
+    sorted_by(tab, "Team", "ascending", "descending")
+    by_name = sorted(dearest, key=str.casefold, reverse=True)
+    expect(names).to_have_text(list(by_name))
     rows = as_csv(page, "Teams")
     assert rows[0] == ["Team", "Share", "Requests", "List", "Billed"]
-    assert [row[0] for row in rows[1:]] == sorted(dearest, key=str.casefold, reverse=True)
+    assert [row[0] for row in rows[1:]] == by_name
     # To the last digit, not as it is rounded on the page.
     assert sum(round(float(row[4]) * 1e9) for row in rows[1:]) == 78 * 13_100_000_003 + 6 * 5_210_000_000
     page = tab.open("/finance?month=2026-11&offset=50")
@@ -169,7 +174,7 @@ def corrections_apart(tab: Tab) -> None:
     expect(row).to_contain_text("this machine")
     expect(page.locator("tfoot td").last).to_have_text("-$0.85")
     looked_at(tab, "finance-corrections")
-    sorted_by(page, "Billed", "descending", "ascending")
+    sorted_by(tab, "Billed", "descending", "ascending")
     expect(page.locator("tbody tr").first).to_contain_text("ticket 4711")
     rows = as_csv(page, "Corrections")
     assert [(row[0], row[-1]) for row in rows[1:]] == [
@@ -194,8 +199,8 @@ def corrections_are_events(tab: Tab) -> None:
     # Whoever bears a part is told by name.
     expect(page.locator("tbody tr").filter(has_text="CI runners")).to_contain_text("part team Research")
     looked_at(tab, "events-corrected")
-    sorted_by(page, "Who", "ascending")
-    sorted_by(page, "When", "descending", "ascending")
+    sorted_by(tab, "Who", "ascending")
+    sorted_by(tab, "When", "descending", "ascending")
     expect(page.locator("tbody tr").first).to_contain_text("Created")
     # Of one owner: those of its requests, and no other's.
     page = tab.open("/events?team=Platform&entity=request")
@@ -236,7 +241,7 @@ def a_month_is_closed(tab: Tab, finance: Finance) -> None:
         button.click()
     expect(page.locator("tbody tr")).to_have_count(2)
     expect(page.locator("tbody tr").first).to_contain_text("-$0.85")
-    sorted_by(page, "Month", "ascending")
+    sorted_by(tab, "Month", "ascending")
     assert [row[0] for row in as_csv(page, "Closed months")[1:]] == ["2026-11", "2026-12"]
     page = tab.open("/events?entity=period_close")
     expect(page.locator("tbody tr").first).to_contain_text("Closed month")
@@ -246,9 +251,9 @@ def a_month_is_closed(tab: Tab, finance: Finance) -> None:
 def allocations_sorted(tab: Tab) -> None:
     page = tab.open(ALLOCATIONS)
     names = page.locator("tbody tr td:first-child")
-    sorted_by(page, "A month", "descending")
+    sorted_by(tab, "A month", "descending")
     expect(names.first).to_have_text(HTML_NAME)
-    sorted_by(page, "Name", "ascending", "descending")
+    sorted_by(tab, "Name", "ascending", "descending")
     assert names.all_inner_texts() == sorted(names.all_inner_texts(), key=str.casefold, reverse=True)
     assert as_csv(page, "Allocations")[0] == ["Name", "Kind", "Of", "Borne by", "A month", "Months", "State"]
     tab.check()
@@ -275,6 +280,7 @@ def listed(tab: Tab) -> None:
 def made_changed_and_deleted(tab: Tab) -> None:
     page = tab.open(ALLOCATIONS)
     page.get_by_role("link", name="New allocation").click()
+    page.wait_for_url(f"**{ALLOCATIONS}/new*")
     expect(page.get_by_label("Name")).to_be_focused()
     expect(field(page, "from_month")).to_have_value("2026-12")
     tab.expected += ["status of 400", "status of 409"]
@@ -423,14 +429,16 @@ async def shown(tmp_path: Path, front: ClickHouseFront, filled: bool, look_at: A
 
 
 @pytest.mark.timeout(900)  # every page at three widths in two themes, one after the other
-async def test_finance_in_a_browser(tmp_path: Path) -> None:
+async def test_finance_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ClickHouseFront(tmp_path / "clickhouse") as front:
         await front.prepare()
+        asked_patiently(front, monkeypatch)
         await shown(tmp_path / "filled", front, True, look)
 
 
 @pytest.mark.timeout(600)
-async def test_finance_of_nothing_yet(tmp_path: Path) -> None:
+async def test_finance_of_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ClickHouseFront(tmp_path / "clickhouse") as front:
         await front.prepare()
+        asked_patiently(front, monkeypatch)
         await shown(tmp_path / "empty", front, False, empty)
