@@ -79,6 +79,12 @@ def questions(now_s: int) -> list[Question]:
         "tokens": {"min_tokens": "95000"},
         "latency": {"min_latency_ms": "60000"},
         "time": {"to": str(now_s - 20 * 86_400), "from": str(now_s - 25 * 86_400)},
+        # A common one; those of few requests, of some hundred; one that stands in some of them; and nowhere.
+        "text, a team's name": {"text": "team-7"},
+        "text, a branch": {"text": "feature/4711"},
+        "text, a tag": {"text": "abc-7777"},
+        "text, part of a name": {"text": "ject-77"},
+        "text, found nowhere": {"text": "no such words"},
         "nothing found": {"team": "team-id-" + "7".rjust(24, "0"), "min_cost_usd": "9"},
     }
     asked = [

@@ -168,7 +168,7 @@ async def test_a_stop_while_clickhouse_is_away_commits_nothing() -> None:
 REPEATABLE = re.compile(
     r"CREATE TABLE IF NOT EXISTS bursar\.|CREATE OR REPLACE VIEW bursar\.|"
     r"CREATE MATERIALIZED VIEW IF NOT EXISTS bursar\.|INSERT INTO bursar\.expired_events SELECT|"  # a replacing table
-    r"INSERT INTO bursar\.usage_recent \([a-z0-9_, ]+\)\s+SELECT|SELECT sleepEachRow\(|"  # likewise; a wait
+    r"INSERT INTO bursar\.usage_(recent|names) \([a-z0-9_, ]+\)\s+SELECT|SELECT sleepEachRow\(|"  # likewise; a wait
     r"ALTER TABLE bursar\.\w+\s+"
     r"(ADD (COLUMN|INDEX) IF NOT EXISTS .+(,\n\s+ADD COLUMN IF NOT EXISTS .+)*|MODIFY COMMENT '[^']*'|"
     r"COMMENT COLUMN .+(,\n\s+COMMENT COLUMN .+)*)\Z"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from bursar_admin.analytics import Analytics
-from bursar_admin.queries import corrected_requests, logs
+from bursar_admin.queries import corrected_requests, logs, names
 from bursar_admin.queries.criteria import Criteria
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span, day_of
 from bursar_admin.queries.sums import Question, Sql
@@ -71,11 +72,14 @@ class Tops(Protocol):
 
 
 class Kept(Protocol):
-    """Since when requests are kept, and since when they are in ``bursar.usage_recent`` too, Unix ms."""
+    """Since when requests are kept, and since when they are in ``bursar.usage_recent`` too, Unix ms; and whether their
+    names are in ``bursar.usage_names``."""
 
     async def from_ms(self) -> int: ...
 
     async def recent_ms(self) -> int | None: ...
+
+    async def named(self) -> bool: ...
 
 
 class CorrectedPlaces:
@@ -145,15 +149,39 @@ class LogPages:
         if span.to_ms <= span.from_ms:
             return Page([])
         pace = _Pace()
-        sizes = pace.sizes() if searching else logs.WINDOWS_MS
-        for stretch in logs.windows(span, newest_first=descending, sizes=sizes):
-            after = await finder.look(stretch, after)
-            edge, end = (stretch.from_ms, span.from_ms) if descending else (stretch.to_ms, span.to_ms)
-            if len(finder.found) >= count or edge == end:
-                break
-            if searching and pace.over:
-                return Page(finder.found, edge)
+        async with aclosing(self._stretches(wanted, span, descending, pace if searching else None)) as stretches:
+            async for stretch, among in stretches:
+                after = await finder.look(stretch, after, among)
+                edge, end = (stretch.from_ms, span.from_ms) if descending else (stretch.to_ms, span.to_ms)
+                if len(finder.found) >= count or edge == end:
+                    break
+                if searching and pace.over:
+                    return Page(finder.found, edge)
         return Page(finder.found[:count])
+
+    async def _stretches(
+        self, wanted: Criteria, span: Span, descending: bool, pace: _Pace | None
+    ) -> AsyncGenerator[names.Part]:
+        """A range cut into stretches that grow, and where a text is looked for the days of keys that can have it."""
+        if not wanted.names_searched or not await self._kept.named():
+            for stretch in logs.windows(span, newest_first=descending, sizes=pace.sizes() if pace else logs.WINDOWS_MS):
+                yield stretch, None
+            return
+        # Names are few; what is stored of prompts and answers is read from one end to the other.
+        content = bool(await self._analytics.rows(*names.has_content(span)))
+        sizes = pace.sizes() if content and pace else names.WINDOWS_MS
+        for window in logs.windows(span, newest_first=descending, sizes=sizes):
+            rest = window
+            while rest.to_ms > rest.from_ms:
+                asked = names.haunts_of(wanted, rest, newest_first=descending, content=content)
+                found = [(row["day"], row["of_key"]) for row in await self._analytics.rows(*asked)]
+                for stretch, among in names.parts(found, rest, newest_first=descending):
+                    if among is None:
+                        for hours in logs.windows(stretch, newest_first=descending, sizes=names.COMMON_MS):
+                            yield hours, None
+                    else:
+                        yield stretch, among
+                rest = Span(rest.from_ms, stretch.from_ms) if descending else Span(stretch.to_ms, rest.to_ms)
 
     async def _from_there(self, span: Span, descending: bool, after: Place | None, *, oldest: bool) -> Span:
         """The part of a range that can hold what follows a place, or anything at all."""
@@ -209,13 +237,14 @@ class _Finder:
         self._recent_ms = recent_ms
         self.found: list[Row] = []
 
-    async def look(self, stretch: Span, after: Place | None) -> Place | None:
-        """Go through a stretch until the page is full; the place where that ended."""
+    async def look(self, stretch: Span, after: Place | None, among: Sequence[logs.Haunt] | None = None) -> Place | None:
+        """Go through a stretch until the page is full; the place where that ended. ``among``: nowhere but on these days
+        of keys."""
         more = MORE_CANDIDATES
         while len(self.found) < self._count:
             asked = min(self._count - len(self.found) + more, CANDIDATES_AT_ONCE)
             more *= 2  # many of a page dropped out: where a month's dearest were corrected, the next may be as well
-            places, reach = await self._candidates(stretch, after, asked)
+            places, reach = await self._candidates(stretch, after, asked, among)
             if places:
                 self.found += await self._rows_at(places)
                 after = _place(places[-1])
@@ -224,7 +253,9 @@ class _Finder:
             after = reach
         return after
 
-    async def _candidates(self, stretch: Span, after: Place | None, asked: int) -> tuple[list[Row], Place | None]:
+    async def _candidates(
+        self, stretch: Span, after: Place | None, asked: int, days: Sequence[logs.Haunt] | None
+    ) -> tuple[list[Row], Place | None]:
         """The next places, in order, of requests as recorded and as corrected, and how far these are all there are;
         None: to the end of the stretch."""
         only = None
@@ -236,10 +267,10 @@ class _Finder:
             if day_of(stretch.from_ms) <= haunt[0] <= day_of(stretch.to_ms - 1)
         }
         if not among:
-            plain = await self._plain(stretch, after, asked, only)
+            plain = await self._plain(stretch, after, asked, only, days)
             return plain, self._reach(plain, asked, only)
         plain, corrected = await asyncio.gather(
-            self._plain(stretch, after, asked, only),
+            self._plain(stretch, after, asked, only, days),
             self._analytics.rows(
                 *logs.corrected_candidates(
                     self._wanted,
@@ -265,7 +296,9 @@ class _Finder:
             reach = places[-1]
         return [both[each] for each in places], reach
 
-    async def _plain(self, stretch: Span, after: Place | None, asked: int, only: Haunts | None) -> list[Row]:
+    async def _plain(
+        self, stretch: Span, after: Place | None, asked: int, only: Haunts | None, days: Sequence[logs.Haunt] | None
+    ) -> list[Row]:
         """The next places of requests as recorded. Of several rows of one request at one place each is listed."""
 
         def question(span: Span, only: tuple[Sequence[logs.Haunt], Sequence[Span], int] | None) -> Sql:
@@ -280,6 +313,9 @@ class _Finder:
                 recent_ms=self._recent_ms,
             )
 
+        if days is not None:
+            least = logs.any_value(descending=self._descending)
+            return await self._analytics.rows(*question(stretch, (days, (), least))) if days else []
         if only is None:
             return await self._analytics.rows(*question(stretch, None))
         parts: list[Awaitable[list[Row]]] = []

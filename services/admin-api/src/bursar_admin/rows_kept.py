@@ -1,5 +1,5 @@
 """From when on requests are kept: what is older has left ClickHouse, and only sums and books know of it. And from when
-on they stand in ``bursar.usage_recent`` as well."""
+on they stand in ``bursar.usage_recent`` as well, and whether their names are noted in ``bursar.usage_names``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ ASK_AGAIN_S: Final = 60.0
 SCHEMA_OF_RECENT: Final = 18
 """The schema file that fills ``bursar.usage_recent``; until it is applied, which may take minutes, requests are missing
 there."""
+SCHEMA_OF_NAMES: Final = 20
+"""The schema file that fills ``bursar.usage_names``, likewise."""
 QUESTION: Final = (
     "SELECT toUnixTimestamp(toDateTime(kept_from, 'UTC')) AS kept_from_s, archive, toUnixTimestamp(now()) AS now_s,"
-    " (SELECT count() FROM bursar.schema_migrations WHERE version = {schema:UInt32}) AS has_recent"
+    " (SELECT count() FROM bursar.schema_migrations WHERE version = {recent:UInt32}) AS has_recent,"
+    " (SELECT count() FROM bursar.schema_migrations WHERE version = {names:UInt32}) AS has_names"
     " FROM bursar.usage_kept",
-    {"schema": SCHEMA_OF_RECENT},
+    {"recent": SCHEMA_OF_RECENT, "names": SCHEMA_OF_NAMES},
 )
 
 
@@ -43,6 +46,7 @@ class RowsKept:
         self._from_ms = 0
         self._said = ""
         self._recent: tuple[int, float] | None = None
+        self._named = False
 
     async def before(self, moment_ms: int) -> str:
         """The sentence where requests of before ``moment_ms`` are asked for and have left; empty where not, and while
@@ -65,6 +69,11 @@ class RowsKept:
         now_s, at_s = self._recent
         return now_s * 1000 + round((self._clock.monotonic_s() - at_s) * 1000) - RECENT_MS
 
+    async def named(self) -> bool:
+        """Whether ``bursar.usage_names`` has the names of all requests."""
+        await self._known()
+        return self._named
+
     async def _known(self) -> bool:
         now_s = self._clock.monotonic_s()
         if self._asked_at_s is None or now_s - self._asked_at_s >= ASK_AGAIN_S:
@@ -77,4 +86,5 @@ class RowsKept:
             self._asked_at_s = now_s
             has_recent = bool(rows) and rows[0].get("has_recent")
             self._recent = (int(rows[0]["now_s"]), now_s) if has_recent else None
+            self._named = bool(rows) and bool(rows[0].get("has_names"))
         return True

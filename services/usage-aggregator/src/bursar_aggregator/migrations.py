@@ -13,7 +13,7 @@ from importlib.resources import files
 import msgspec
 import structlog
 
-from bursar_aggregator import recent
+from bursar_aggregator import names, recent
 from bursar_common.analytics import Analytics
 
 log = structlog.get_logger()
@@ -107,7 +107,7 @@ async def migrate(analytics: Analytics, migrations: Sequence[Migration]) -> int:
     todo = pending(migrations, await applied(analytics))
     for migration in todo:
         for statement in migration.statements():
-            await recent.run(analytics, statement)
+            await (names if names.COPYING in statement else recent).run(analytics, statement)
         await analytics.insert_columns(
             "schema_migrations",
             ("version", "name", "checksum"),

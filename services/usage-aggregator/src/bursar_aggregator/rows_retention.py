@@ -23,6 +23,7 @@ from bursar_aggregator.enforcer_position import EnforcerPosition
 from bursar_aggregator.hours import SETTLED_S
 from bursar_aggregator.leaving import DAY_MS, REBUILDING, MonthState, clock_ahead, is_due, rows_days, why_not
 from bursar_aggregator.log_worker import GROUP
+from bursar_aggregator.names import NAMES
 from bursar_aggregator.rows import TABLE
 from bursar_aggregator.writer import LONGEST_RETRY_S
 from bursar_common.analytics import Analytics, AnalyticsRefused, AnalyticsUnavailable
@@ -142,9 +143,17 @@ class RowsRetention:
             f"ALTER TABLE bursar.{TABLE} DROP PARTITION {month.replace('-', '')}"
             " SETTINGS max_partition_size_to_drop = 0"
         )
-        await self._note(month, "left")
+        await self._left(month)
         log.info("requests have left", month=month)
         return "left"
+
+    async def _left(self, month: str) -> None:
+        """Note it, and drop what helped to find the requests."""
+        await self._analytics.command(
+            f"ALTER TABLE bursar.{NAMES} DROP PARTITION {month.replace('-', '')}"
+            " SETTINGS max_partition_size_to_drop = 0"
+        )
+        await self._note(month, "left")
 
     async def _finish(self) -> None:
         """Note months whose rows were dropped right before a crash."""
@@ -158,7 +167,7 @@ class RowsRetention:
                 f"SELECT count() AS rows FROM bursar.{TABLE} WHERE toYYYYMM(started_at) = {month.replace('-', '')}"
             )
             if not found["rows"]:
-                await self._note(month, "left")
+                await self._left(month)
 
     async def _held(self) -> str:
         """Why no month may leave, whatever it is like."""

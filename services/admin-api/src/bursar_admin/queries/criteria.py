@@ -60,6 +60,11 @@ assert {*TOKENS, "cost_nusd", "latency_ms"} <= _RECENT
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{32}|(req|msg)_[0-9A-Za-z_]{4,}")
 
 
+def in_content(bound: str) -> str:
+    """The condition that stored content has the text of the parameter ``bound``."""
+    return f"arrayExists(part -> positionCaseInsensitive(part, {bound}) > 0, texts)"
+
+
 @dataclass(frozen=True)
 class Criteria:
     """Filters with people's names resolved to ids, so that both readings agree on who is meant."""
@@ -122,6 +127,11 @@ class Criteria:
         return text is not None and not (_ID.fullmatch(text) and text[:4] in OF_PROVIDER)
 
     @property
+    def names_searched(self) -> bool:
+        """Whether a text is looked for that is no id: in names, tags and stored content."""
+        return self.filters.text is not None and not _ID.fullmatch(self.filters.text)
+
+    @property
     def by_amounts(self) -> bool:
         """Whether the filters bound what corrections change."""
         return any(getattr(self.filters, f"{end}_{what}") is not None for what in CORRECTED for end in ("min", "max"))
@@ -178,7 +188,7 @@ class Criteria:
         parts.append(f"arrayExists(value -> positionCaseInsensitive(value, {bound}) > 0, mapValues(tags))")
         if self.text_user_ids:
             parts.append(f"user_id IN {bind('text_users', list(self.text_user_ids), 'Array(String)')}")
-        found = f"arrayExists(part -> positionCaseInsensitive(part, {bound}) > 0, texts)"
+        found = in_content(bound)
         parts.append(f"request_id IN (SELECT request_id FROM bursar.content WHERE {within} AND {found})")
         return _any(parts)
 

@@ -119,6 +119,11 @@ def nearest(
 _MOST: Final = (1 << 63) - 1
 
 
+def any_value(*, descending: bool) -> int:
+    """The last value of an order: all others are in reach of it."""
+    return NO_TOP if descending else _MOST
+
+
 def candidates(
     criteria: Criteria,
     span: Span,

@@ -415,3 +415,8 @@ def _check_buckets(count: int) -> None:
 def day_of(at_ms: int) -> str:
     """The UTC day of a moment."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()
+
+
+def day_start_ms(day: str) -> int:
+    """The first moment of a UTC day."""
+    return round(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) * 1000
