@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Request, expect
 
 from bursar_common.money import NUSD_PER_DOLLAR
-from tests.harness.browser import WAIT_MS, WIDTHS, accessibility_faults, open_tab
+from tests.harness.browser import WAIT_MS, WIDTHS, Held, accessibility_faults, open_tab
 from tests.harness.page_traffic import HTML_NAME, LONG_NAME, seed_oddities
 from tests.harness.page_world import World, looked_at, running_world
 
@@ -435,6 +435,37 @@ def test_new_requests_come_in_by_themselves(world: World) -> None:
         assert rows.first.get_attribute("data-open") == paused_at
         page.keyboard.press(" ")
         expect(rows.first).not_to_have_attribute("data-open", paused_at)
+        tab.check()
+
+
+def test_what_was_opened_while_an_answer_was_on_its_way_stays(world: World) -> None:
+    with open_tab(world.browser, world.url) as tab:
+        page = tab.open("/budgets")
+        expect(page.locator("[data-live]")).to_have_attribute("data-live", "on")
+        tree = Held(page, "**/fragments/budgets/tree*")
+        world.ask()
+        tree.begun()
+        page.get_by_role("button", name="Change the budget of data-science").first.click()
+        limit = page.get_by_label("Limit")
+        limit.fill("31")
+        with page.expect_response(tree.address):
+            tree.let_go()
+        page.wait_for_function("() => document.querySelectorAll('#budget-tree[data-following]').length === 0")
+        expect(limit).to_have_value("31")
+        page.get_by_role("button", name="Cancel").click()
+        expect(limit).to_have_count(0)
+        page = tab.open("/logs")
+        expect(page.locator("[data-live]")).to_have_attribute("data-live", "on")
+        rows, listed = page.locator("tr[data-open]"), Held(page, "**/fragments/logs/rows*")
+        first = str(rows.first.get_attribute("data-open"))
+        world.ask_recorded()
+        listed.begun()
+        page.keyboard.press("j")
+        with page.expect_response(listed.address):
+            listed.let_go()
+        expect(page.get_by_role("button", name=re.compile(r"^\d+ new$"))).to_be_visible()
+        expect(rows.first).to_have_attribute("data-open", first)
+        expect(rows.first).to_have_attribute("aria-selected", "true")
         tab.check()
 
 

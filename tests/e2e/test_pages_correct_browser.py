@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.harness.browser import WAIT_MS, Tab, open_tab
+from tests.harness.browser import WAIT_MS, Held, Tab, open_tab
 from tests.harness.page_world import World, looked_at, running_world
 
 expect.set_options(timeout=WAIT_MS)
@@ -250,41 +250,12 @@ def posts(page: Page) -> list[str]:
     return sent
 
 
-class Held:
-    """Looks at the request's record that are answered when the test says so."""
-
-    def __init__(self, page: Page, request_id: str) -> None:
-        self.page, self.address, self.routes = page, f"**/api/logs/{request_id}", list[Route]()
-        self.open = False
-        # However slow the test is, the page must not give its look up, as it does after ten seconds.
-        page.evaluate("() => { AbortSignal.timeout = () => new AbortController().signal; }")
-        page.route(self.address, self._asked)
-
-    def _asked(self, route: Route) -> None:
-        if self.open:
-            route.continue_()
-        else:
-            self.routes.append(route)
-
-    def begun(self) -> None:
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while not self.routes:
-            assert time.monotonic() < deadline, "nothing is asked"
-            self.page.wait_for_timeout(20)
-
-    def let_go(self) -> None:
-        self.open = True
-        for each in self.routes:
-            each.continue_()
-        self.page.unroute(self.address)  # nothing is held any more, also not while the page is closed
-
-
 def test_pressed_again_while_it_looks_it_is_sent_once(world: World) -> None:
     record = untouched(world)
     with open_tab(world.browser, world.url) as tab:
         page = tab.open(f"/logs?request={record['id']}")
         form = filled(page, "0.02")
-        sent, look = posts(page), Held(page, record["id"])
+        sent, look = posts(page), Held(page, f"**/api/logs/{record['id']}")
         reason = form.get_by_label("Reason")
         reason.press("Enter")
         look.begun()
@@ -305,7 +276,7 @@ def test_an_amount_typed_while_it_looks_is_asked_about_as_well(world: World) -> 
     with open_tab(world.browser, world.url) as tab:
         page = tab.open(f"/logs?request={record['id']}")
         form = filled(page, "0.02")
-        sent, look = posts(page), Held(page, record["id"])
+        sent, look = posts(page), Held(page, f"**/api/logs/{record['id']}")
         form.get_by_label("Reason").press("Enter")
         look.begun()
         form.get_by_label("What it should have cost").fill(dollars(25 * record["cost_nusd"]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.harness.require import require
 
@@ -151,6 +152,35 @@ class Tab:
         with Image.open(path) as image:
             few = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(path, optimize=True)
+
+
+class Held:
+    """What a page asks of an address (a glob), answered when the test says so."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page, self.address, self.routes = page, address, list[Route]()
+        self.open = False
+        # However slow the test is, the page must not give its look up, as it does after ten seconds.
+        page.evaluate("() => { AbortSignal.timeout = () => new AbortController().signal; }")
+        page.route(self.address, self._asked)
+
+    def _asked(self, route: Route) -> None:
+        if self.open:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def begun(self) -> None:
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while not self.routes:
+            assert time.monotonic() < deadline, "nothing is asked"
+            self.page.wait_for_timeout(20)
+
+    def let_go(self) -> None:
+        self.open = True
+        for each in self.routes:
+            each.continue_()
+        self.page.unroute(self.address)  # nothing is held any more, also not while the page is closed
 
 
 @contextmanager

@@ -10,17 +10,33 @@ function state(name) {
   live.lastElementChild.textContent = name === "on" ? "Live" : "Offline";
 }
 
+/** Nothing is taken away from under a reader's hands. */
+function inHand(part) {
+  return Boolean(part.querySelector("form, details[open]"));
+}
+
 function arrived() {
   timer ??= setTimeout(() => {
     timer = null;
     if (document.hidden) return;
     for (const part of document.querySelectorAll("[data-refreshes]")) {
-      // Nothing is taken away from under a reader's hands.
-      if (!part.querySelector("form, details[open]")) window.htmx.trigger(part, "refresh");
+      if (inHand(part)) continue;
+      part.dataset.following = "";
+      window.htmx.trigger(part, "refresh");
     }
     document.dispatchEvent(new CustomEvent("bursar:refresh"));
   }, REFRESH_EVERY_MS);
 }
+
+// What was opened while the answer was on its way stays as well; what a form asked for itself is shown.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const part = event.detail.requestConfig?.elt;
+  if (part?.dataset.following !== undefined && inHand(part)) event.detail.shouldSwap = false;
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const part = event.detail.requestConfig?.elt;
+  if (part) delete part.dataset.following;
+});
 
 function listen() {
   if (source) return;

@@ -57,7 +57,8 @@ function summarise() {
   }, SUMS_EVERY_MS);
 }
 
-async function refresh() {
+/** Read the first page again. `following`: by itself, not because somebody asked: then what is read meanwhile stays. */
+async function refresh(following = false) {
   if (refreshing) return;
   refreshing = true;
   try {
@@ -66,6 +67,10 @@ async function refresh() {
     if (!answer.ok) return;
     const fresh = document.createElement("template");
     fresh.innerHTML = `<table><tbody>${await answer.text()}</tbody></table>`;
+    if (following && reading()) {
+      showWaiting();
+      return;
+    }
     const found = fresh.content.querySelector("tbody");
     const before = rows().length;
     const names = new Set([...found.querySelectorAll("tr[data-open]")].map((row) => row.dataset.open));
@@ -86,7 +91,7 @@ async function refresh() {
   }
   if (announced.size && tries < MOST_TRIES) {
     tries += 1;
-    setTimeout(() => { if (!reading()) refresh(); }, REFRESH_EVERY_MS);
+    setTimeout(() => { if (!reading()) refresh(true); }, REFRESH_EVERY_MS);
   } else {
     announced.clear();
     tries = 0;
@@ -103,7 +108,7 @@ function arrived(event) {
   else if (!timer) {
     timer = setTimeout(() => {
       timer = null;
-      if (!reading()) refresh();
+      if (!reading()) refresh(true);
       else showWaiting();
     }, REFRESH_EVERY_MS);
   }
@@ -127,7 +132,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) hangUp();
   else {
     listen();
-    if (!reading()) refresh();
+    if (!reading()) refresh(true);
   }
 });
 window.addEventListener("pagehide", hangUp);
