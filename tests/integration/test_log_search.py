@@ -96,7 +96,7 @@ async def found(
         )
         ids += [row["request_id"] for row in page.rows]
         if page.looked_to_ms is not None:
-            after = (page.looked_to_ms, "" if descending else "~")
+            after = (page.looked_to_ms, "") if descending else (page.looked_to_ms - 1, "~")  # as the route does
         elif len(page.rows) < limit:
             return ids
         else:

@@ -32,7 +32,7 @@ COUNTS = st.lists(st.sampled_from((0, 0, 1, 3, 60, 99, 100, 101, 700, 1_999, 2_0
 @given(
     counts=COUNTS,
     newest_first=st.booleans(),
-    begin=st.integers(0, DAY_MS),
+    begin=st.integers(0, DAY_MS - 1),
     end=st.integers(1, DAY_MS),
 )
 def test_stretches_cover_the_range_once_and_have_all_that_was_found(

@@ -169,18 +169,16 @@ class LogPages:
             return
         # Names are few; what is stored of prompts and answers is read from one end to the other.
         content = bool(await self._analytics.rows(*names.has_content(span)))
-        sizes = pace.sizes() if content and pace else names.WINDOWS_MS
-        for window in logs.windows(span, newest_first=descending, sizes=sizes):
+        sizes = pace.sizes() if content and pace else names.windows_ms()
+        for number, window in enumerate(logs.windows(span, newest_first=descending, sizes=sizes)):
             rest = window
             while rest.to_ms > rest.from_ms:
                 asked = names.haunts_of(wanted, rest, newest_first=descending, content=content)
                 found = [(row["day"], row["of_key"]) for row in await self._analytics.rows(*asked)]
                 for stretch, among in names.parts(found, rest, newest_first=descending):
-                    if among is None:
-                        for hours in logs.windows(stretch, newest_first=descending, sizes=names.COMMON_MS):
-                            yield hours, None
-                    else:
-                        yield stretch, among
+                    common = among is None or (number == 0 and among)
+                    for part in logs.windows(stretch, newest_first=descending, sizes=names.COMMON_MS if common else ()):
+                        yield part, among
                 rest = Span(rest.from_ms, stretch.from_ms) if descending else Span(stretch.to_ms, rest.to_ms)
 
     async def _from_there(self, span: Span, descending: bool, after: Place | None, *, oldest: bool) -> Span:

@@ -25,7 +25,8 @@ async def run(analytics: Analytics, statement: str) -> None:
 
 
 async def _pieces(analytics: Analytics) -> AsyncIterator[str]:
-    """Further conditions that together cover all requests: a month; a day where that is large; a part of its keys."""
+    """Further conditions that together cover all requests: a month; where that is large a day, or a part of one; and
+    the last two days once more, for inserts that were under way when there was no view yet to feed."""
     months = await analytics.query(
         f"SELECT toYYYYMM(started_at) AS month, count() AS rows FROM bursar.{TABLE} GROUP BY month ORDER BY month"  # noqa: S608 - ours
     )
@@ -35,8 +36,14 @@ async def _pieces(analytics: Analytics) -> AsyncIterator[str]:
             continue
         year, month = divmod(row["month"], 100)
         for number in range(1, monthrange(year, month)[1] + 1):
-            day = f"toDate(started_at) = toDate('{year:04d}-{month:02d}-{number:02d}')"
-            (found,) = await analytics.query(f"SELECT count() AS rows FROM bursar.{TABLE} WHERE {day}")  # noqa: S608 - ours
-            parts = math.ceil(found["rows"] / WHOLE_ROWS)
-            for part in range(parts):
-                yield f" AND {day}" + (f" AND cityHash64(virtual_key_id) % {parts} = {part}" if parts > 1 else "")
+            async for piece in _parts(analytics, f"toDate(started_at) = toDate('{year:04d}-{month:02d}-{number:02d}')"):
+                yield piece
+    async for piece in _parts(analytics, "toDate(started_at) >= toDate(now('UTC')) - 1"):
+        yield piece
+
+
+async def _parts(analytics: Analytics, days: str) -> AsyncIterator[str]:
+    (found,) = await analytics.query(f"SELECT count() AS rows FROM bursar.{TABLE} WHERE {days}")  # noqa: S608 - ours
+    parts = math.ceil(found["rows"] / WHOLE_ROWS)
+    for part in range(parts):
+        yield f" AND {days}" + (f" AND cityHash64(request_id) % {parts} = {part}" if parts > 1 else "")

@@ -143,17 +143,21 @@ class RowsRetention:
             f"ALTER TABLE bursar.{TABLE} DROP PARTITION {month.replace('-', '')}"
             " SETTINGS max_partition_size_to_drop = 0"
         )
-        await self._left(month)
+        await self._note(month, "left")
+        await self._forget_names()
         log.info("requests have left", month=month)
         return "left"
 
-    async def _left(self, month: str) -> None:
-        """Note it, and drop what helped to find the requests."""
-        await self._analytics.command(
-            f"ALTER TABLE bursar.{NAMES} DROP PARTITION {month.replace('-', '')}"
-            " SETTINGS max_partition_size_to_drop = 0"
+    async def _forget_names(self) -> None:
+        """Drop what helped to find requests that have left, also those that an aggregator without names let go."""
+        rows = await self._analytics.query(
+            f"SELECT DISTINCT toYYYYMM(day) AS month FROM bursar.{NAMES}"
+            " WHERE day < (SELECT kept_from FROM bursar.usage_kept)"
         )
-        await self._note(month, "left")
+        for row in rows:
+            await self._analytics.command(
+                f"ALTER TABLE bursar.{NAMES} DROP PARTITION {row['month']} SETTINGS max_partition_size_to_drop = 0"
+            )
 
     async def _finish(self) -> None:
         """Note months whose rows were dropped right before a crash."""
@@ -167,7 +171,8 @@ class RowsRetention:
                 f"SELECT count() AS rows FROM bursar.{TABLE} WHERE toYYYYMM(started_at) = {month.replace('-', '')}"
             )
             if not found["rows"]:
-                await self._left(month)
+                await self._note(month, "left")
+        await self._forget_names()
 
     async def _held(self) -> str:
         """Why no month may leave, whatever it is like."""

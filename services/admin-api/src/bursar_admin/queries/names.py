@@ -7,6 +7,7 @@ requests that are no longer there, and never less. So the requests of these days
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any, Final
 
 from bursar_admin.queries.criteria import Criteria, in_content
@@ -14,14 +15,18 @@ from bursar_admin.queries.logs import MAX_HAUNTS, Haunt
 from bursar_admin.queries.ranges import DAY_MS, HOUR_MS, Span, day_of, day_start_ms
 from bursar_admin.queries.sums import Sql
 
-WINDOWS_MS: Final = (DAY_MS, 7 * DAY_MS, 30 * DAY_MS)
-"""Sizes of the stretches for which days of keys are asked, one after the other: a common text is in the first."""
 COMMON_MS: Final = (2 * HOUR_MS,)
-"""The first stretch of a day that is looked through as a whole."""
+"""The first stretch of a day on which a text may be common: there a page of it is."""
 FIRST_HAUNTS: Final = 100
 """Days of keys that are looked through first. Each has a request with the text, mostly: they fill a page."""
 TIMES_MORE: Final = 4
 """So many times as many the next time, up to MAX_HAUNTS."""
+
+
+def windows_ms() -> Iterator[int]:
+    """Sizes of the stretches for which days of keys are asked, one after the other: a common text is in the first, and
+    none is so long that names take longer than a page may."""
+    return chain((DAY_MS, 7 * DAY_MS), repeat(30 * DAY_MS))
 
 
 def haunts_of(criteria: Criteria, span: Span, *, newest_first: bool, content: bool) -> Sql:
@@ -39,6 +44,9 @@ def haunts_of(criteria: Criteria, span: Span, *, newest_first: bool, content: bo
         " WHERE day >= toDate({first_day:String}) AND day <= toDate({last_day:String})"
         " AND (positionCaseInsensitive(name, {text:String}) > 0 OR name IN {text_users:Array(String)})"
     )
+    if criteria.filters.key and criteria.by_key_id:
+        source += " AND virtual_key_id IN {keys:Array(String)}"
+        parameters["keys"] = list(criteria.values("key"))
     if content:
         within, own = span.sql("content")
         parameters |= own

@@ -20,7 +20,8 @@ function arrived() {
     timer = null;
     if (document.hidden) return;
     for (const part of document.querySelectorAll("[data-refreshes]")) {
-      if (inHand(part)) continue;
+      // One that is on its way, as the first one may be, is not followed by another.
+      if (inHand(part) || part.classList.contains("htmx-request")) continue;
       part.dataset.following = "";
       window.htmx.trigger(part, "refresh");
     }

@@ -21,6 +21,7 @@ const sorted = box.dataset.sorted !== "";
 let waiting = 0;
 let paused = false;
 let refreshing = false;
+let asked = false; // somebody asked for what is being read
 let source = null;
 let timer = null;
 let summaryTimer = null;
@@ -59,6 +60,7 @@ function summarise() {
 
 /** Read the first page again. `following`: by itself, not because somebody asked: then what is read meanwhile stays. */
 async function refresh(following = false) {
+  asked ||= !following;
   if (refreshing) return;
   refreshing = true;
   try {
@@ -67,15 +69,17 @@ async function refresh(following = false) {
     if (!answer.ok) return;
     const fresh = document.createElement("template");
     fresh.innerHTML = `<table><tbody>${await answer.text()}</tbody></table>`;
-    if (following && reading()) {
+    const found = fresh.content.querySelector("tbody");
+    const fresher = [...found.querySelectorAll("tr[data-open]")].filter((row) => known.size && !known.has(row.dataset.open));
+    if (!asked && reading()) {
+      waiting = Math.max(waiting, fresher.length);
       showWaiting();
       return;
     }
-    const found = fresh.content.querySelector("tbody");
     const before = rows().length;
     const names = new Set([...found.querySelectorAll("tr[data-open]")].map((row) => row.dataset.open));
     const older = before > names.size ? [...body.children].filter((row) => !names.has(row.dataset.open)).slice(0, MOST_LIVE_ROWS) : [];
-    for (const row of found.querySelectorAll("tr[data-open]")) if (known.size && !known.has(row.dataset.open)) row.classList.add("fresh");
+    for (const row of fresher) row.classList.add("fresh");
     if (older.length) found.querySelector("tr.more")?.remove();
     body.replaceChildren(...found.children, ...older);
     window.htmx.process(body);
@@ -88,6 +92,7 @@ async function refresh(following = false) {
     for (const id of announced) if (sorted || id < oldest || shown.includes(id)) announced.delete(id);
   } finally {
     refreshing = false;
+    asked = false;
   }
   if (announced.size && tries < MOST_TRIES) {
     tries += 1;
