@@ -240,3 +240,9 @@ async def test_names_leave_with_their_requests(tmp_path: Path) -> None:
         retention = world.retention(archive=False)
         assert [await retention.look(0) for _ in range(2)] == ["leaving", "left"], retention.why
         assert sorted((await world.one(asked))["months"]) == [202611, 202612]
+        # An aggregator of the release before lets requests go and leaves their names.
+        await world.analytics.command(
+            "INSERT INTO bursar.usage_names (day, virtual_key_id, name) VALUES ('2026-10-01', 'key-1', 'left behind')"
+        )
+        assert await retention.look(0) == ""
+        assert sorted((await world.one(asked))["months"]) == [202611, 202612]
