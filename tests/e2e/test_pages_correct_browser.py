@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.harness.browser import WAIT_MS, Held, Tab, open_tab
-from tests.harness.page_world import World, looked_at, running_world
+from tests.harness.page_world import World, looked_at, running_world, until
 
 expect.set_options(timeout=WAIT_MS)
 pytestmark = pytest.mark.timeout(600)
@@ -87,11 +87,7 @@ def corrected(page: Page) -> Locator:
 
 def made(world: World, record: dict[str, Any]) -> list[dict[str, Any]]:
     """The request's corrections, once analytics have one."""
-    deadline = time.monotonic() + RECORDED_WITHIN_S
-    while not (found := world.api(f"/api/logs/{record['id']}")["log"]["corrections_made"]):
-        assert time.monotonic() < deadline, record["id"]
-        time.sleep(0.2)
-    return list(found)
+    return list(until(lambda: world.api(f"/api/logs/{record['id']}")["log"]["corrections_made"], RECORDED_WITHIN_S))
 
 
 def test_a_cost_is_corrected_and_the_panel_says_by_whom(world: World) -> None:

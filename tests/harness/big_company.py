@@ -16,6 +16,7 @@ from bursar_common.governance import Budget, Customer, Team, VirtualKey
 from bursar_common.ids import uuid7_from
 from bursar_common.money import NUSD_PER_DOLLAR
 from bursar_common.wire import Amounts
+from tests.harness.coding_sessions import DAY_MS, month_start_ms
 from tests.harness.gateway import Gateway
 from tests.harness.processes import eventually
 from tests.harness.usage_events import usage, usage_record
@@ -120,11 +121,8 @@ def _started_at_ms(number: int, now_ms: int) -> int:
 
 def _month_s(now_ms: int) -> tuple[int, int]:
     """Where the month begins and ends, Unix s."""
-    month = time.gmtime(now_ms // 1000)
-    begins = int(time.mktime((month.tm_year, month.tm_mon, 1, 0, 0, 0, 0, 0, 0)) - time.timezone)
-    year, next_month = (month.tm_year, month.tm_mon + 1) if month.tm_mon < 12 else (month.tm_year + 1, 1)
-    ends = int(time.mktime((year, next_month, 1, 0, 0, 0, 0, 0, 0)) - time.timezone)
-    return begins, ends
+    begins_ms = month_start_ms(now_ms)
+    return begins_ms // 1000, month_start_ms(begins_ms + 32 * DAY_MS) // 1000
 
 
 def _turn(company: Company, number: int, now_ms: int) -> NewRecord:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bursar_admin import analytics
 from bursar_aggregator.arrivals import FirstArrivals
 from bursar_aggregator.books import follow_books
 from bursar_aggregator.log_worker import GROUP, LogWorker
@@ -20,6 +19,7 @@ from bursar_common.eventlog.port import EventLog, NewRecord
 from bursar_common.events import CORRECTIONS_TOPIC, USAGE_TOPIC, Usage
 from tests.harness.admin import Admin, running_admin
 from tests.harness.clickhouse_front import TOKEN, ClickHouseFront
+from tests.harness.patience import patient_statements
 from tests.harness.usage_events import STARTED_AT_MS, usage_record
 
 DAY_MS = 86_400_000
@@ -75,8 +75,7 @@ def asked_patiently(front: ClickHouseFront, monkeypatch: pytest.MonkeyPatch) -> 
     """For pages whose statements may take minutes, on a machine with other work. They are asked as a cluster asks them,
     by a user that may do everything: the engine stops those of readers after half a minute, whoever waits."""
     front.url = f"http://bursar:{TOKEN}@{front.address}/bursar"
-    monkeypatch.setitem(analytics._SETTINGS, "max_execution_time", "120")
-    monkeypatch.setattr(analytics, "CALL_TIMEOUT_S", 150.0)
+    patient_statements(monkeypatch)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bursar_common.clock import SystemClock, rfc3339
 from bursar_common.eventlog.port import EventLog, NewRecord
 from bursar_common.eventlog.sqlite import SqliteEventLog
 from bursar_common.events import GOVERNANCE_TOPIC, USAGE_RECORDED, USAGE_TOPIC, GovernanceData, Usage, encode_event
-from bursar_common.governance import Budget, Customer, Provider, Team, VirtualKey
+from bursar_common.governance import Budget, Customer, Provider, RateLimit, Team, VirtualKey
 from bursar_common.ids import uuid7
 from bursar_common.keys import key_hmac, sha256_hex
 from bursar_common.settings import load_settings
@@ -50,6 +51,23 @@ HOLD_TTL_S = 600
 
 def budget(id: str, limit_nusd: int, **more: Any) -> Budget:
     return Budget(**{"id": id, "limit_nusd": limit_nusd, "window": "1M", "anchored_at_s": NOW_S, **more})
+
+
+def limits_of_now(**more: Any) -> RateLimit:
+    """A million tokens a day and ten requests an hour, whose windows begin now, so that none ends while a test runs."""
+    return RateLimit(
+        **{
+            "id": "rl",
+            "anchored_at_s": int(time.time()),
+            "token_limit_id": "rt",
+            "token_max": 1_000_000,
+            "token_window": "1d",
+            "request_limit_id": "rr",
+            "request_max": 10,
+            "request_window": "1h",
+            **more,
+        }
+    )
 
 
 def usage_event(request_id: str, charged_to: tuple[str, ...], amounts: Amounts, **more: Any) -> NewRecord:

@@ -10,6 +10,7 @@ import pytest
 
 from bursar_common.wire import Balance
 from tests.harness.admin import EnforcerStandIn, running_admin
+from tests.harness.patience import patient_ledger
 
 ALICE: dict[str, Any] = {
     "name": "alice-claude-code",
@@ -30,9 +31,7 @@ KEYS = "/api/governance/virtual-keys"
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger is never slow here, however long the machine pauses between its question and its answer."""
-    monkeypatch.setattr("bursar_admin.enforcer.CALL_TIMEOUT_S", 60.0)
-    monkeypatch.setattr("bursar_admin.journal.APPLIED_TIMEOUT_S", 60.0)
+    patient_ledger(monkeypatch)
 
 
 async def test_the_published_bodies_work_as_they_stand(tmp_path: Path) -> None:

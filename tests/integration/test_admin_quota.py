@@ -10,6 +10,7 @@ import pytest
 from bursar_common.clock import SystemClock
 from bursar_common.wire import Balance
 from tests.harness.admin import Admin, running_admin
+from tests.harness.patience import patient_ledger
 
 PATH = "/api/governance/virtual-keys/quota"
 MONTH = {"reset_duration": "1M", "calendar_aligned": True}
@@ -24,9 +25,7 @@ class ClockThatStands(SystemClock):
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger is never slow here, however long the machine pauses between its question and its answer."""
-    monkeypatch.setattr("bursar_admin.enforcer.CALL_TIMEOUT_S", 60.0)
-    monkeypatch.setattr("bursar_admin.journal.APPLIED_TIMEOUT_S", 60.0)
+    patient_ledger(monkeypatch)
 
 
 async def governed(admin: Admin) -> dict[str, Any]:

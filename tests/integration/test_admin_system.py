@@ -10,14 +10,13 @@ import pytest
 from bursar_admin.analytics import Analytics
 from bursar_common.events import USAGE_TOPIC
 from tests.harness.admin import EnforcerStandIn, running_admin
+from tests.harness.patience import patient_ledger
 from tests.harness.usage_events import usage, usage_record
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger is never slow here, however long the machine pauses between its question and its answer."""
-    monkeypatch.setattr("bursar_admin.enforcer.CALL_TIMEOUT_S", 60.0)
-    monkeypatch.setattr("bursar_admin.journal.APPLIED_TIMEOUT_S", 60.0)
+    patient_ledger(monkeypatch)
 
 
 async def test_health_says_what_it_can_ask_and_unknown_is_not_zero(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,12 @@ from typing import Any
 import pytest
 
 from bursar_common.clock import SystemClock
-from bursar_common.governance import RateLimit
 from bursar_common.wire import INTERNAL_TOKEN_HEADER, Admitted, Amounts, Refused, Settle
 from bursar_enforcer.metrics import METRICS
 from bursar_enforcer.shown_limits import KEPT_S, ShownLimits
 from tests.harness import eventually
 from tests.harness.scraping import Scraped, as_figures, scrape
-from tests.integration.enforcer_world import TOKEN, WAIT_S, Inside, World, budget
-
-
-def limits() -> RateLimit:
-    """Whose windows begin now, so that none ends while a test runs."""
-    return RateLimit(
-        id="rl",
-        anchored_at_s=int(time.time()),
-        token_limit_id="rt",
-        token_max=1_000_000,
-        token_window="1d",
-        request_limit_id="rr",
-        request_max=10,
-        request_window="1h",
-    )
+from tests.integration.enforcer_world import TOKEN, WAIT_S, Inside, World, budget, limits_of_now
 
 
 @pytest.fixture
@@ -44,7 +28,9 @@ async def read(world: World) -> Scraped:
 
 
 async def test_what_is_spent_and_held_is_told(world: World) -> None:
-    await world.govern_default(rate_limit=limits(), team={"budgets": (budget("bt", 10**11, enforcement="observe"),)})
+    await world.govern_default(
+        rate_limit=limits_of_now(), team={"budgets": (budget("bt", 10**11, enforcement="observe"),)}
+    )
     first, second = await world.admit("r1"), await world.admit("r2")
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bursar_common.governance import Config, PriceOverride, Provider, ProviderConfig, RateLimit
+from bursar_common.governance import Config, PriceOverride, Provider, ProviderConfig
 from bursar_common.keys import key_hmac, sha256_hex
 from bursar_common.wire import Admitted, Authorize, Authorized, Features, KeyHash, Refused, ServerTool
-from tests.integration.enforcer_world import KEY_SECRET, KEY_VALUE, MODEL, NOW_S, Inside, budget
+from tests.integration.enforcer_world import KEY_SECRET, KEY_VALUE, MODEL, NOW_S, Inside, budget, limits_of_now
 
 OTHER = "sk-bf-" + "1" * 64
 
@@ -189,16 +188,7 @@ async def test_strict_needs_a_bound(inside: Inside) -> None:
 
 
 async def test_the_callers_own_login_pays_no_dollars_but_counts_tokens(inside: Inside) -> None:
-    rate = RateLimit(
-        id="rl",
-        anchored_at_s=int(time.time()),  # no window ends while the test runs
-        token_limit_id="rlt",
-        token_max=1_000_000,
-        token_window="1d",
-        request_limit_id="rlr",
-        request_max=1,
-        request_window="1h",
-    )
+    rate = limits_of_now(token_limit_id="rlt", request_limit_id="rlr", request_max=1)
     config = ProviderConfig(id="pc", provider="anthropic", credential="client", rate_limit=rate)
     await inside.govern_default(provider_configs=(config,), budgets=(budget("bk", 0),))
     admitted = await inside.admit("r1")

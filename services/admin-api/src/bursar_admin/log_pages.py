@@ -1,7 +1,8 @@
 """Pages of requests: found stretch by stretch, corrected ones at the amounts they have now.
 
-A page by time is looked for in stretches that grow, the first being where it mostly is. Text is compared with what no
-index knows, so a page of it may end before it is full: where its time is up, it says how far it looked.
+A page by time is looked for in stretches that grow, the first being where it mostly is. Names lead to the days and keys
+whose requests can have a text; stored content and ids are compared with what no index knows, so a page of a search may
+end before it is full: where its time is up, it says how far it looked.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ async def migrate(analytics: Analytics, migrations: Sequence[Migration]) -> int:
     todo = pending(migrations, await applied(analytics))
     for migration in todo:
         for statement in migration.statements():
-            await (names if names.COPYING in statement else recent).run(analytics, statement)
+            copies = next((each for each in (recent, names) if each.COPYING in statement), None)
+            await (copies.run(analytics, statement) if copies else analytics.command(statement))
         await analytics.insert_columns(
             "schema_migrations",
             ("version", "name", "checksum"),

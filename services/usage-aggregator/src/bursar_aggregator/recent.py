@@ -14,7 +14,7 @@ EMPTYING: Final = f"TRUNCATE TABLE bursar.{RECENT}"
 
 WHOLE_ROWS: Final = 300_000
 """Requests of all time up to which a day is copied by one statement: a second or two."""
-_COPYING: Final = f"INSERT INTO bursar.{RECENT} "
+COPYING: Final = f"INSERT INTO bursar.{RECENT} "
 
 
 def filling() -> list[str]:
@@ -30,14 +30,13 @@ def filling() -> list[str]:
 
 
 async def run(analytics: Analytics, statement: str) -> None:
-    """Run a statement of the schema; one that copies a day an hour at a time, which bounds the time and memory of each.
+    """Run a statement that copies a day, where it is large an hour at a time, which bounds the time and memory of each.
     An hour is a tenth of a day's work, not a twenty-fourth: it is looked for in the whole day.
 
     Raises AnalyticsUnavailable, AnalyticsRefused."""
+    (there,) = await analytics.query(f"SELECT count() AS rows FROM bursar.{TABLE}")  # noqa: S608 - ours
     pieces = [""]
-    if _COPYING in statement:
-        (there,) = await analytics.query(f"SELECT count() AS rows FROM bursar.{TABLE}")  # noqa: S608 - ours
-        if there["rows"] > WHOLE_ROWS:
-            pieces = [f" AND toHour(started_at) = {hour}" for hour in reversed(range(24))]
+    if there["rows"] > WHOLE_ROWS:
+        pieces = [f" AND toHour(started_at) = {hour}" for hour in reversed(range(24))]
     for piece in pieces:
         await analytics.command(statement + piece)
